@@ -1,0 +1,111 @@
+//! The lock of a region's directory: one process at a time, and one run of writes.
+//!
+//! A process that is killed leaves writes behind that the kernel still carries out. Were the region
+//! opened before their end, one of them could land on what the next run has written in its place.
+//! So whoever starts writes gives the lock to the kernel together with them
+//! ([`Region::lock`](super::Region::lock)), and whoever finds the lock of a dead process waits.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::Read,
+    os::fd::{AsFd, BorrowedFd},
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    process, thread,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
+
+use crate::Error;
+
+/// How long the writes of a dead process may take, and how often we look.
+const DEAD_WAIT: Duration = Duration::from_secs(10);
+const DEAD_POLL: Duration = Duration::from_millis(5);
+
+/// A lock that is held. The kernel drops it when the process dies.
+#[derive(Debug)]
+pub(super) struct Lock {
+    file: File,
+    path: PathBuf,
+}
+
+impl Lock {
+    /// Takes the lock of `dir`. Waits only for the writes of a process that is dead.
+    pub(super) fn take(dir: &Path) -> Result<Self, Error> {
+        let path = dir.join("lock");
+        let start = Instant::now();
+        loop {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(false).mode(0o600);
+            let file = options.open(&path).map_err(Error::io("lock", &path))?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) => {
+                    let pid = holder(file);
+                    if pid.is_none_or(is_alive) || start.elapsed() > DEAD_WAIT {
+                        return Err(Error::InUse { dir: dir.into(), pid });
+                    }
+                    thread::sleep(DEAD_POLL);
+                    continue;
+                }
+                Err(error) => return Err(Error::io("lock", path)(error)),
+            }
+            // A creation that failed may have removed the file between `open` and `flock`; a lock
+            // on a file without a name excludes nobody.
+            if is_named(&file, &path) {
+                // A courtesy: where it cannot be written (hugetlbfs, a full disk), the lock holds.
+                let _unsigned = sign(&file);
+                return Ok(Self { file, path });
+            }
+        }
+    }
+
+    /// Returns the descriptor that holds the lock.
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// Removes the lock's file while it is held.
+    pub(super) fn remove(self) -> std::io::Result<()> {
+        fs::remove_file(&self.path)
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file alone would leave the lock to a child between its fork and its exec. If
+        // unlocking fails, closing does it a little later.
+        let _later = flock(&self.file, FlockOperation::Unlock);
+    }
+}
+
+fn is_named(file: &File, path: &Path) -> bool {
+    let (Ok(held), Ok(named)) = (file.metadata(), fs::metadata(path)) else {
+        return false;
+    };
+    (held.dev(), held.ino()) == (named.dev(), named.ino())
+}
+
+/// Leaves the number of this process in the file, for whoever finds it locked.
+fn sign(file: &File) -> std::io::Result<()> {
+    file.set_len(0)?;
+    file.write_all_at(format!("{}\n", process::id()).as_bytes(), 0)
+}
+
+fn holder(file: File) -> Option<u32> {
+    let mut text = String::new();
+    file.take(32).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+/// Returns true if there is such a process, and it is not a mere entry for its parent to collect.
+fn is_alive(pid: u32) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    // The name, in parentheses, may hold anything.
+    let state = stat.rsplit(')').next().and_then(|rest| rest.trim().chars().next());
+    !matches!(state, Some('Z' | 'X'))
+}
