@@ -1,0 +1,56 @@
+//! Descriptors that operations in flight share.
+
+use std::{
+    fs::File,
+    net::{TcpListener, TcpStream},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    rc::Rc,
+};
+
+use io_uring::types;
+
+/// A descriptor; closed when its last holder drops it. Every operation holds it until it has
+/// completed, so its number never means another file in between.
+#[derive(Clone, Debug)]
+pub struct Fd(Rc<OwnedFd>);
+
+impl Fd {
+    pub(crate) fn target(&self) -> types::Fd {
+        types::Fd(self.0.as_raw_fd())
+    }
+
+    /// Returns the descriptor, if nobody else holds it.
+    pub(crate) fn into_sole(self) -> Option<OwnedFd> {
+        Rc::into_inner(self.0)
+    }
+}
+
+impl AsFd for Fd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<OwnedFd> for Fd {
+    fn from(fd: OwnedFd) -> Self {
+        Self(Rc::new(fd))
+    }
+}
+
+impl From<File> for Fd {
+    fn from(file: File) -> Self {
+        OwnedFd::from(file).into()
+    }
+}
+
+impl From<TcpListener> for Fd {
+    fn from(listener: TcpListener) -> Self {
+        OwnedFd::from(listener).into()
+    }
+}
+
+impl From<TcpStream> for Fd {
+    fn from(stream: TcpStream) -> Self {
+        OwnedFd::from(stream).into()
+    }
+}

@@ -1,0 +1,273 @@
+//! What is in flight, and what has completed. No system calls here, and no `unsafe`.
+
+use std::{
+    collections::VecDeque,
+    io,
+    os::fd::{IntoRawFd, OwnedFd},
+    rc::Rc,
+};
+
+use io_uring::{cqueue, squeue::Entry, types::Timespec};
+use rustix::io::Errno;
+
+use crate::{Fd, Filled, Landing, group::Sequence, message::Message};
+
+/// Whom a completion is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Owner {
+    /// The port.
+    Port,
+    /// The medium's device.
+    Dev,
+    /// The loop itself.
+    Loop,
+}
+
+/// Names an operation to its owner; the owner's choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token {
+    /// Who starts the operation and gets its completions.
+    pub owner: Owner,
+    /// What the owner wants to find in them.
+    pub value: u64,
+}
+
+/// Names an operation in flight, to cancel it. Names nothing once the operation has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Op {
+    index: u32,
+    generation: u32,
+}
+
+/// An operation has completed, or reports something and goes on.
+#[derive(Debug)]
+#[must_use = "it may hand back memory"]
+pub struct Completion {
+    /// The operation's token.
+    pub token: Token,
+    /// What the kernel says; of a send the number of bytes sent in all.
+    pub result: io::Result<u32>,
+    /// True if the operation goes on and completes again.
+    pub more: bool,
+    /// What comes with it.
+    pub handed: Handed,
+}
+
+/// What a [`Completion`] hands out.
+#[derive(Debug)]
+pub enum Handed {
+    /// Nothing.
+    Nothing,
+    /// A new connection.
+    Accepted(Fd),
+    /// Bytes in a buffer of a group. They are taken by [`BufGroup::land`](crate::BufGroup::land),
+    /// in the order of completions.
+    Landed(Landing),
+    /// The span of a read.
+    Filled(Filled),
+    /// The bytes of a send, for the next one.
+    Bytes(Vec<u8>),
+}
+
+/// An operation, with all that the kernel uses until it has ended.
+#[derive(Debug)]
+pub(crate) struct Operation {
+    /// `None`: nobody wants to know of its end.
+    pub(crate) token: Option<Token>,
+    pub(crate) fd: Option<Fd>,
+    pub(crate) kind: Kind,
+    pub(crate) cancelled: bool,
+}
+
+#[derive(Debug)]
+pub(crate) enum Kind {
+    Plain,
+    Accept,
+    Receive(Rc<Sequence>),
+    Send(Box<Message>),
+    Read(Filled),
+    Close(OwnedFd),
+    Timer { _after: Box<Timespec> },
+}
+
+/// A completion as the kernel posts it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Posted {
+    pub(crate) user_data: u64,
+    pub(crate) result: i32,
+    pub(crate) flags: u32,
+}
+
+/// Operations by index, entries to submit, completions by owner.
+#[derive(Debug, Default)]
+pub(crate) struct Flight {
+    operations: Vec<Place>,
+    free: Vec<u32>,
+    /// Not yet in the submission queue.
+    pub(crate) pending: VecDeque<Entry>,
+    port: VecDeque<Completion>,
+    dev: VecDeque<Completion>,
+    own: VecDeque<Completion>,
+    #[expect(clippy::vec_box, reason = "a message moves with its allocations, back into flight")]
+    spare: Vec<Box<Message>>,
+}
+
+#[derive(Debug)]
+struct Place {
+    generation: u32,
+    operation: Option<Operation>,
+}
+
+impl Op {
+    pub(crate) const fn user_data(self) -> u64 {
+        (self.generation as u64) << 32 | self.index as u64
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "takes the halves apart")]
+    const fn of(user_data: u64) -> Self {
+        Self { index: user_data as u32, generation: (user_data >> 32) as u32 }
+    }
+}
+
+impl Flight {
+    /// Queues `entry`, and keeps `operation` until it has ended.
+    pub(crate) fn start(&mut self, entry: Entry, operation: Operation) -> Op {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.operations.push(Place { generation: 0, operation: None });
+            u32::try_from(self.operations.len() - 1).expect("operations in flight fit u32")
+        });
+        let place = &mut self.operations[index as usize];
+        place.operation = Some(operation);
+        let op = Op { index, generation: place.generation };
+        self.pending.push_back(entry.user_data(op.user_data()));
+        op
+    }
+
+    /// Returns the operation, if it has not ended.
+    pub(crate) fn get_mut(&mut self, op: Op) -> Option<&mut Operation> {
+        let place = self.operations.get_mut(op.index as usize)?;
+        place.operation.as_mut().filter(|_| place.generation == op.generation)
+    }
+
+    fn end(&mut self, op: Op) -> Option<Operation> {
+        let place = self.operations.get_mut(op.index as usize)?;
+        let operation = place.operation.take_if(|_| place.generation == op.generation)?;
+        place.generation = place.generation.wrapping_add(1);
+        self.free.push(op.index);
+        Some(operation)
+    }
+
+    /// Returns the number of operations that have not ended.
+    pub(crate) fn len(&self) -> usize {
+        self.operations.len() - self.free.len()
+    }
+
+    /// Forgets operations that the kernel has not seen.
+    pub(crate) fn abandon_pending(&mut self) {
+        while let Some(entry) = self.pending.pop_front() {
+            self.end(Op::of(entry.get_user_data()));
+        }
+    }
+
+    pub(crate) fn spare_message(&mut self) -> Box<Message> {
+        self.spare.pop().unwrap_or_else(Message::new)
+    }
+
+    pub(crate) fn queue(&mut self, owner: Owner) -> &mut VecDeque<Completion> {
+        match owner {
+            Owner::Port => &mut self.port,
+            Owner::Dev => &mut self.dev,
+            Owner::Loop => &mut self.own,
+        }
+    }
+
+    pub(crate) fn has_completions(&self) -> bool {
+        !(self.port.is_empty() && self.dev.is_empty() && self.own.is_empty())
+    }
+
+    /// Routes what the kernel has posted. `adopt` makes a descriptor of the result of an accept.
+    pub(crate) fn complete(&mut self, posted: Posted, adopt: impl FnOnce(i32) -> Fd) {
+        let op = Op::of(posted.user_data);
+        let more = cqueue::more(posted.flags);
+        let mut result = u32::try_from(posted.result)
+            .map_err(|_| io::Error::from_raw_os_error(posted.result.wrapping_neg()));
+        let Some(operation) = self.get_mut(op) else {
+            return;
+        };
+        if let Some(rest) = operation.rest_of_send(&mut result) {
+            self.pending.push_back(rest.user_data(posted.user_data));
+            return;
+        }
+        let token = operation.token;
+        let mut handed = operation.report(posted, adopt);
+        if !more {
+            let operation = self.end(op).expect("it is there, seen above");
+            handed = self.take_back(operation, handed, &result);
+        }
+        if let Some(token) = token {
+            self.queue(token.owner).push_back(Completion { token, result, more, handed });
+        }
+    }
+
+    /// Takes apart an operation that has ended; returns what its owner gets.
+    fn take_back(
+        &mut self,
+        operation: Operation,
+        handed: Handed,
+        result: &io::Result<u32>,
+    ) -> Handed {
+        match operation.kind {
+            Kind::Plain | Kind::Accept | Kind::Receive(_) | Kind::Timer { .. } => handed,
+            Kind::Send(mut message) => {
+                let bytes = message.take_bytes();
+                self.spare.push(message);
+                Handed::Bytes(bytes)
+            }
+            Kind::Read(filled) => Handed::Filled(filled),
+            Kind::Close(fd) => {
+                let cancelled = |error: &io::Error| error.raw_os_error() == Some(CANCELED);
+                if !result.as_ref().is_err_and(cancelled) {
+                    // The kernel has closed the number, and may have given it to another file
+                    // already.
+                    let _closed = fd.into_raw_fd();
+                }
+                Handed::Nothing
+            }
+        }
+    }
+}
+
+const CANCELED: i32 = Errno::CANCELED.raw_os_error();
+
+impl Operation {
+    /// Notes what a send has sent: returns the entry that sends the rest, or makes `result` that of
+    /// all.
+    fn rest_of_send(&mut self, result: &mut io::Result<u32>) -> Option<Entry> {
+        let (Kind::Send(message), Ok(count)) = (&mut self.kind, &*result) else {
+            return None;
+        };
+        let (count, left) = (*count, message.advance(*count));
+        if !left {
+            *result = Ok(message.sent());
+        } else if self.cancelled {
+            *result = Err(Errno::CANCELED.into());
+        } else if count == 0 {
+            *result = Err(io::ErrorKind::WriteZero.into());
+        } else {
+            let fd = self.fd.as_ref().expect("a send has a socket");
+            return Some(message.entry(fd.target()));
+        }
+        None
+    }
+
+    /// Returns what comes with one completion of an operation that may go on.
+    fn report(&self, posted: Posted, adopt: impl FnOnce(i32) -> Fd) -> Handed {
+        match &self.kind {
+            Kind::Accept if posted.result >= 0 => Handed::Accepted(adopt(posted.result)),
+            Kind::Receive(sequence) => sequence
+                .landing(posted.result, posted.flags)
+                .map_or(Handed::Nothing, Handed::Landed),
+            _ => Handed::Nothing,
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! What a send sends: pieces of owned bytes and of frames, as the kernel wants to see them.
+
+use std::ptr;
+
+use impasto_region::{Frames, Span};
+use io_uring::{opcode, squeue::Entry, types};
+use rustix::net::{RecvFlags, SendFlags};
+
+/// A piece of what is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// `len` bytes from `at` of the bytes that the send owns.
+    Bytes {
+        /// Index of the first byte.
+        at: u32,
+        /// Number of bytes.
+        len: u32,
+    },
+    /// Bytes of frames. They do not change until the send has completed.
+    Stored(Span),
+}
+
+/// A send in flight. Boxed, because the kernel is given addresses in it.
+#[derive(Debug)]
+pub(crate) struct Message {
+    header: Header,
+    iovecs: Vec<Iovec>,
+    /// The first of `iovecs` that is not wholly sent.
+    first: usize,
+    bytes: Vec<u8>,
+    sent: u64,
+    left: u64,
+}
+
+/// `struct iovec`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+struct Iovec {
+    base: *const u8,
+    len: usize,
+}
+
+/// `struct user_msghdr`.
+#[repr(C)]
+#[derive(Debug)]
+struct Header {
+    name: *const u8,
+    name_len: i32,
+    iovecs: *const Iovec,
+    iovecs_len: usize,
+    control: *const u8,
+    control_len: usize,
+    flags: u32,
+}
+
+/// The kernel takes so many iovecs at once (`UIO_MAXIOV`).
+const IOVECS_MAX: usize = 1024;
+
+impl Message {
+    pub(crate) fn new() -> Box<Self> {
+        let header = Header {
+            name: ptr::null(),
+            name_len: 0,
+            iovecs: ptr::null(),
+            iovecs_len: 0,
+            control: ptr::null(),
+            control_len: 0,
+            flags: 0,
+        };
+        let (iovecs, bytes) = (Vec::new(), Vec::new());
+        Box::new(Self { header, iovecs, first: 0, bytes, sent: 0, left: 0 })
+    }
+
+    /// Takes what to send.
+    ///
+    /// # Panics
+    /// If a piece lies outside of `bytes` or of the frames, or its bytes may still be written.
+    pub(crate) fn fill(
+        &mut self,
+        frames: &Frames,
+        bytes: Vec<u8>,
+        pieces: impl IntoIterator<Item = Piece>,
+    ) {
+        self.iovecs.clear();
+        (self.bytes, self.first, self.sent, self.left) = (bytes, 0, 0, 0);
+        for piece in pieces {
+            let slice = match piece {
+                Piece::Bytes { at, len } => &self.bytes[at as usize..][..len as usize],
+                Piece::Stored(span) => frames.bytes(span),
+            };
+            if !slice.is_empty() {
+                self.iovecs.push(Iovec { base: slice.as_ptr(), len: slice.len() });
+                self.left += slice.len() as u64;
+            }
+        }
+    }
+
+    /// Returns the operation that sends what is left.
+    pub(crate) fn entry(&mut self, fd: types::Fd) -> Entry {
+        // The kernel itself goes on after a short send.
+        const FLAGS: u32 = SendFlags::NOSIGNAL.bits() | RecvFlags::WAITALL.bits();
+        match &self.iovecs[self.first..] {
+            [] => opcode::Nop::new().build(),
+            [Iovec { base, len }] => {
+                let len = u32::try_from(*len).unwrap_or(u32::MAX);
+                opcode::Send::new(fd, *base, len).flags(FLAGS.cast_signed()).build()
+            }
+            rest => {
+                self.header.iovecs = rest.as_ptr();
+                self.header.iovecs_len = rest.len().min(IOVECS_MAX);
+                let header = ptr::from_ref(&self.header);
+                opcode::SendMsg::new(fd, header.cast()).flags(FLAGS).build()
+            }
+        }
+    }
+
+    /// Notes that the kernel took `count` bytes more; returns true if something is left.
+    pub(crate) fn advance(&mut self, count: u32) -> bool {
+        let mut count = count as usize;
+        self.sent += count as u64;
+        self.left = self.left.checked_sub(count as u64).expect("a send takes what it was given");
+        while let Some(iovec) = self.iovecs.get_mut(self.first) {
+            if count < iovec.len {
+                iovec.base = iovec.base.wrapping_add(count);
+                iovec.len -= count;
+                break;
+            }
+            count -= iovec.len;
+            self.first += 1;
+        }
+        self.left > 0
+    }
+
+    /// Returns the number of bytes sent.
+    pub(crate) fn sent(&self) -> u32 {
+        u32::try_from(self.sent).unwrap_or(u32::MAX)
+    }
+
+    /// Gives the bytes back.
+    pub(crate) fn take_bytes(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use impasto_region::layout::Geometry;
+
+    use super::*;
+
+    /// Without exact accounting the rest after a short send would repeat or lose bytes.
+    #[test]
+    fn advancing_by_any_count_keeps_the_rest_exact() {
+        let frames = Frames::anonymous(Geometry::new(16 << 20).unwrap(), 1).unwrap();
+        for step in 1..=8_u32 {
+            let pieces = [(0, 3), (3, 0), (3, 1), (4, 4)].map(|(at, len)| Piece::Bytes { at, len });
+            let mut message = Message::new();
+            let bytes: Vec<u8> = (0..8).collect();
+            let start = bytes.as_ptr().addr();
+            message.fill(&frames, bytes, pieces);
+            for sent in (step..8).step_by(step as usize).chain([8]) {
+                let now = sent - u32::try_from(message.sent).unwrap();
+                assert_eq!(message.advance(now), sent < 8);
+                let mut at = start + sent as usize;
+                for piece in &message.iovecs[message.first..] {
+                    assert_eq!(piece.base.addr(), at);
+                    at += piece.len;
+                }
+                assert_eq!(at, start + 8);
+            }
+            assert_eq!(message.sent(), 8);
+            assert_eq!(message.take_bytes().len(), 8);
+        }
+    }
+}

@@ -1,0 +1,468 @@
+//! The ring: starts operations, enters the kernel, reaps completions.
+
+use std::{
+    fmt, io,
+    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+    ptr::NonNull,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use impasto_region::{Frames, Map, Span, SpanLoan};
+use io_uring::{
+    EnterFlags, IoUring, Probe, opcode,
+    squeue::Entry,
+    types::{self, CancelBuilder, SubmitArgs, Timespec},
+};
+use rustix::{
+    event::PollFlags,
+    io::{Errno, ReadWriteFlags},
+    net::SocketFlags,
+};
+
+use crate::{
+    BufGroup, Completion, Fd, Mode, Op, Owner, Piece, SetupError, Token,
+    flight::{Flight, Kind, Operation, Posted},
+    group::Pages,
+};
+
+/// One io_uring. It belongs to the thread that made it (`IORING_SETUP_SINGLE_ISSUER`).
+///
+/// Dropped with operations in flight, it cancels them and waits until the kernel has let go of
+/// their memory.
+pub struct Uring {
+    /// Dropped first: the kernel's side ends before the memory that it uses.
+    ring: IoUring,
+    flight: Flight,
+    /// Mappings with addresses in flight, and where they start.
+    maps: Vec<(NonNull<u8>, Arc<Map>)>,
+    pages: Vec<Rc<Pages>>,
+}
+
+/// The span of a read that has ended, still on loan.
+#[derive(Debug)]
+#[must_use = "the span stays on loan until it is settled"]
+pub struct Filled {
+    loan: SpanLoan,
+}
+
+/// Completions for one submission: an overflow would end multishot receives.
+const COMPLETIONS_PER_ENTRY: u32 = 8;
+/// How long a drop waits for the kernel in all: it polls so often, so long each.
+const DROP_WAITS: u32 = 500;
+const DROP_WAIT: Duration = Duration::from_millis(10);
+
+impl Uring {
+    /// Sets up a ring that submits up to `entries` operations at once; more of them wait for their
+    /// turn.
+    ///
+    /// # Errors
+    /// What is missing, and what to do.
+    pub fn new(entries: u32) -> Result<Self, SetupError> {
+        let ring = IoUring::builder()
+            .setup_clamp()
+            .setup_cqsize(entries.saturating_mul(COMPLETIONS_PER_ENTRY))
+            .setup_submit_all()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .build(entries)
+            .map_err(|error| SetupError::of(error, "IORING_SETUP_DEFER_TASKRUN"))?;
+        check_operations(&ring)?;
+        Ok(Self { ring, flight: Flight::default(), maps: Vec::new(), pages: Vec::new() })
+    }
+
+    /// Keeps the memory of `frames` mapped until nothing is in flight any more. Operations on
+    /// frames do it themselves; done before, they need not.
+    pub fn attach(&mut self, frames: &Frames) {
+        let start = frames.address(START);
+        if self.maps.iter().all(|(known, _)| *known != start) {
+            self.maps.push((start, frames.map()));
+        }
+    }
+
+    /// Keeps the file behind `fd` open until nothing is in flight any more, also after the process
+    /// was killed: the kernel finishes writes of a dead process, and a lock on this file lasts as
+    /// long. Once per ring.
+    ///
+    /// # Errors
+    /// What the kernel says to the registration.
+    pub fn hold(&mut self, fd: impl AsFd) -> io::Result<()> {
+        self.ring.submitter().register_files(&[fd.as_fd().as_raw_fd()])
+    }
+
+    /// Accepts connections until it is cancelled or fails: completes with
+    /// [`Handed::Accepted`](crate::Handed::Accepted) for each.
+    pub fn accept(&mut self, token: Token, listener: &Fd) -> Op {
+        let flags = SocketFlags::CLOEXEC.bits().cast_signed();
+        let entry = opcode::AcceptMulti::new(listener.target()).flags(flags).build();
+        self.start(token, listener, entry, Kind::Accept)
+    }
+
+    /// Receives into buffers of `group` until the stream ends or fails, buffers run out
+    /// (`ENOBUFS`), or it is cancelled: completes with [`Handed::Landed`](crate::Handed::Landed)
+    /// for each piece.
+    ///
+    /// # Panics
+    /// If `group` is not of this ring.
+    pub fn receive(&mut self, token: Token, socket: &Fd, group: &BufGroup) -> Op {
+        assert!(self.pages.iter().any(|pages| group.has(pages)), "a group of this ring");
+        let entry = opcode::RecvMulti::new(socket.target(), group.id()).build();
+        self.start(token, socket, entry, Kind::Receive(group.sequence()))
+    }
+
+    /// Sends all `pieces`, of `bytes` and of `frames`; `bytes` come back as
+    /// [`Handed::Bytes`](crate::Handed::Bytes).
+    ///
+    /// # Panics
+    /// If a piece lies outside, or its bytes may still be written.
+    pub fn send(
+        &mut self,
+        token: Token,
+        socket: &Fd,
+        frames: &Frames,
+        bytes: Vec<u8>,
+        pieces: impl IntoIterator<Item = Piece>,
+    ) -> Op {
+        self.attach(frames);
+        let mut message = self.flight.spare_message();
+        message.fill(frames, bytes, pieces);
+        let entry = message.entry(socket.target());
+        self.start(token, socket, entry, Kind::Send(message))
+    }
+
+    /// Writes `span` of `frames` to the same offset of `file`; with `dsync` the write is durable
+    /// when it completes (`RWF_DSYNC`). The bytes do not change until then.
+    ///
+    /// # Panics
+    /// If `span` lies outside, or its bytes may still be written.
+    pub fn write(
+        &mut self,
+        token: Token,
+        file: &Fd,
+        frames: &Frames,
+        span: Span,
+        dsync: bool,
+    ) -> Op {
+        self.attach(frames);
+        let bytes = frames.bytes(span);
+        let flags = if dsync { ReadWriteFlags::DSYNC } else { ReadWriteFlags::empty() };
+        let entry = opcode::Write::new(file.target(), bytes.as_ptr(), length(span))
+            .offset(span.at)
+            .rw_flags(flags.bits().cast_signed())
+            .build();
+        self.start(token, file, entry, Kind::Plain)
+    }
+
+    /// Reads the span of `loan` from the same offset of `file`; it comes back as
+    /// [`Handed::Filled`](crate::Handed::Filled).
+    ///
+    /// # Panics
+    /// If the loan was not made by `frames`.
+    pub fn read(&mut self, token: Token, file: &Fd, frames: &Frames, loan: SpanLoan) -> Op {
+        self.attach(frames);
+        let span = loan.span();
+        let address = frames.address_on_loan(&loan).as_ptr();
+        let entry = opcode::Read::new(file.target(), address, length(span)).offset(span.at).build();
+        let filled = Filled { loan };
+        self.start(token, file, entry, Kind::Read(filled))
+    }
+
+    /// Makes all writes to `file` durable that have completed before (`fdatasync`).
+    pub fn fsync_data(&mut self, token: Token, file: &Fd) -> Op {
+        let flags = types::FsyncFlags::DATASYNC;
+        let entry = opcode::Fsync::new(file.target()).flags(flags).build();
+        self.start(token, file, entry, Kind::Plain)
+    }
+
+    /// Completes once, when `fd` can be read.
+    pub fn poll(&mut self, token: Token, fd: &Fd) -> Op {
+        let flags = u32::from(PollFlags::IN.bits());
+        let entry = opcode::PollAdd::new(fd.target(), flags).build();
+        self.start(token, fd, entry, Kind::Plain)
+    }
+
+    /// Completes (with `ETIME`) when `after` is over.
+    pub fn timer(&mut self, token: Token, after: Duration) -> Op {
+        let timespec = Box::new(Timespec::from(after));
+        let entry = opcode::Timeout::new(&raw const *timespec).build();
+        let (token, kind) = (Some(token), Kind::Timer { _after: timespec });
+        self.flight.start(entry, Operation { token, fd: None, kind, cancelled: false })
+    }
+
+    /// Tells the peer of `socket` that no more bytes follow.
+    pub fn shutdown(&mut self, token: Token, socket: &Fd) -> Op {
+        const SHUT_WR: i32 = 1;
+        let entry = opcode::Shutdown::new(socket.target(), SHUT_WR).build();
+        self.start(token, socket, entry, Kind::Plain)
+    }
+
+    /// Closes `fd`: now, if nobody else holds it, else when its last holder drops it. Nothing is
+    /// reported.
+    pub fn close(&mut self, fd: Fd) {
+        if let Some(owned) = fd.into_sole() {
+            let entry = opcode::Close::new(types::Fd(owned.as_raw_fd())).build();
+            let kind = Kind::Close(owned);
+            self.flight.start(entry, Operation { token: None, fd: None, kind, cancelled: false });
+        }
+    }
+
+    /// Cancels an operation. It completes all the same: cancelled, or as if nothing had been, or
+    /// with what was done until then. Does nothing if it has ended.
+    pub fn cancel(&mut self, op: Op) {
+        let Some(operation) = self.flight.get_mut(op) else {
+            return;
+        };
+        operation.cancelled = true;
+        let entry = opcode::AsyncCancel::new(op.user_data()).build();
+        let kind = Kind::Plain;
+        self.flight.start(entry, Operation { token: None, fd: None, kind, cancelled: false });
+    }
+
+    /// Submits what was started, and waits until something completes or `timeout` is over; `None`
+    /// waits without end, `Some(ZERO)` not at all. Does not wait if completions are there that
+    /// nobody has taken. A signal ends the wait, and it may end for nothing that anybody is told
+    /// of.
+    ///
+    /// One system call, unless more was started than the ring has entries.
+    ///
+    /// # Errors
+    /// What the kernel says to `io_uring_enter`; nothing that one operation could cause.
+    pub fn enter(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        while self.fill_queue() {
+            self.call(0, None)?;
+            self.reap();
+            if self.ring.submission().is_full() {
+                // The kernel takes nothing at the moment; the next turn tries again.
+                return Ok(());
+            }
+        }
+        let waits = !self.flight.has_completions() && timeout != Some(Duration::ZERO);
+        self.call(u32::from(waits), timeout)?;
+        self.reap();
+        Ok(())
+    }
+
+    /// Returns a completion of `owner`, in the order in which the kernel posted them.
+    pub fn completion(&mut self, owner: Owner) -> Option<Completion> {
+        self.flight.queue(owner).pop_front()
+    }
+
+    /// Returns the number of operations that have not ended.
+    pub fn in_flight(&self) -> usize {
+        self.flight.len()
+    }
+
+    /// Registers a ring of provided buffers, and keeps its memory; returns the group's id.
+    pub(crate) fn register(
+        &mut self,
+        pages: &Rc<Pages>,
+        entries: u16,
+        mode: Mode,
+    ) -> io::Result<u16> {
+        let id = u16::try_from(self.pages.len()).map_err(|_| io::ErrorKind::StorageFull)?;
+        let flags = match mode {
+            Mode::Incremental => {
+                u16::try_from(types::IOU_PBUF_RING_INC).expect("a flag of 16 bits")
+            }
+            Mode::Pieces => 0,
+        };
+        let submitter = self.ring.submitter();
+        // SAFETY:
+        // - valid: `pages` holds `entries` entries at a page's start, at an address that does not
+        //   change.
+        // - as long as the ring: `self.pages` keeps them until the ring is gone.
+        unsafe { submitter.register_buf_ring_with_flags(pages.address(), entries, id, flags) }?;
+        self.pages.push(Rc::clone(pages));
+        Ok(id)
+    }
+
+    fn start(&mut self, token: Token, fd: &Fd, entry: Entry, kind: Kind) -> Op {
+        let (token, fd) = (Some(token), Some(fd.clone()));
+        self.flight.start(entry, Operation { token, fd, kind, cancelled: false })
+    }
+
+    /// Moves what was started to the submission queue; returns true if some of it did not fit.
+    fn fill_queue(&mut self) -> bool {
+        let mut queue = self.ring.submission();
+        while let Some(entry) = self.flight.pending.front() {
+            // SAFETY:
+            // - memory: addresses in an entry are of frames, whose mapping `self.maps` keeps; of a
+            //   message, or a time, which its operation keeps until it has ended; or of nothing.
+            //   `Drop` waits for the end.
+            // - descriptors: the operation holds them.
+            // - writes: only to spans on loan to a read, and to buffers on loan to a group.
+            if unsafe { queue.push(entry) }.is_err() {
+                return true;
+            }
+            self.flight.pending.pop_front();
+        }
+        false
+    }
+
+    /// Enters the kernel once.
+    fn call(&mut self, wanted: u32, timeout: Option<Duration>) -> io::Result<()> {
+        let timespec = timeout.map(Timespec::from);
+        let mut args = SubmitArgs::new();
+        if let Some(timespec) = &timespec {
+            args = args.timespec(timespec);
+        }
+        let entries = u32::try_from(self.ring.submission().len()).expect("a queue fits u32");
+        // GETEVENTS also without waiting: deferred task work runs only then.
+        let flags = (EnterFlags::EXT_ARG | EnterFlags::GETEVENTS).bits();
+        // SAFETY:
+        // - `args` is what EXT_ARG says, and lives across the call with all that it points to.
+        // - the entries were pushed by `fill_queue`, which states why their memory is valid.
+        let entered = unsafe { self.ring.submitter().enter(entries, wanted, flags, Some(&args)) };
+        match entered.map_err(|error| (Errno::from_io_error(&error), error)) {
+            // Time is over; a signal came; the completion queue is full or memory short, and we go
+            // on after reaping.
+            Err((Some(Errno::TIME | Errno::INTR | Errno::BUSY | Errno::AGAIN), _)) | Ok(_) => {
+                Ok(())
+            }
+            Err((_, error)) => Err(error),
+        }
+    }
+
+    fn reap(&mut self) {
+        for entry in self.ring.completion() {
+            let (user_data, result, flags) = (entry.user_data(), entry.result(), entry.flags());
+            self.flight.complete(Posted { user_data, result, flags }, adopt);
+        }
+    }
+
+    /// Ends everything in flight; returns false if the kernel did not let go of it in time.
+    fn end_all(&mut self) -> bool {
+        self.flight.abandon_pending();
+        for _ in 0..DROP_WAITS {
+            if self.flight.len() == 0 {
+                return true;
+            }
+            // Requests that are done in the meantime are no longer there to be cancelled: not an
+            // error.
+            let submitter = self.ring.submitter();
+            let _none = submitter.register_sync_cancel(Some(Timespec::new()), CancelBuilder::any());
+            let entered = self.call(1, Some(DROP_WAIT));
+            self.reap();
+            self.flight.abandon_pending();
+            if entered.is_err() {
+                return false;
+            }
+        }
+        self.flight.len() == 0
+    }
+}
+
+impl Drop for Uring {
+    fn drop(&mut self) {
+        if !self.end_all() {
+            // The kernel may still write: this memory is never given back.
+            std::mem::forget(std::mem::take(&mut self.flight));
+            std::mem::forget(std::mem::take(&mut self.maps));
+            std::mem::forget(std::mem::take(&mut self.pages));
+        }
+    }
+}
+
+impl fmt::Debug for Uring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Uring({} operations in flight)", self.in_flight())
+    }
+}
+
+impl Filled {
+    /// Returns the span.
+    pub const fn span(&self) -> Span {
+        self.loan.span()
+    }
+
+    /// Ends the loan: from now on the bytes may be looked at. After a failed or short read they are
+    /// what they were before, where the device has not overwritten them.
+    ///
+    /// # Panics
+    /// If `frames` are not those of the read.
+    pub fn settle(self, frames: &mut Frames) -> Span {
+        let span = self.loan.span();
+        // SAFETY: a `Filled` leaves `Uring` only when its read has ended, and the kernel writes no
+        // more.
+        unsafe { frames.settle_span(self.loan) }
+        span
+    }
+}
+
+const START: Span = Span::new(0, 0);
+
+/// Makes a descriptor of the result of an accept.
+fn adopt(result: i32) -> Fd {
+    // SAFETY: the kernel has made this descriptor for us; each completion is reaped once.
+    unsafe { OwnedFd::from_raw_fd(result) }.into()
+}
+
+fn length(span: Span) -> u32 {
+    u32::try_from(span.len).expect("an operation has less than 4 GiB")
+}
+
+fn check_operations(ring: &IoUring) -> Result<(), SetupError> {
+    const NEEDED: [(u8, &str); 13] = [
+        (opcode::Nop::CODE, "IORING_OP_NOP"),
+        (opcode::AcceptMulti::CODE, "IORING_OP_ACCEPT"),
+        (opcode::RecvMulti::CODE, "IORING_OP_RECV"),
+        (opcode::Send::CODE, "IORING_OP_SEND"),
+        (opcode::SendMsg::CODE, "IORING_OP_SENDMSG"),
+        (opcode::Read::CODE, "IORING_OP_READ"),
+        (opcode::Write::CODE, "IORING_OP_WRITE"),
+        (opcode::Fsync::CODE, "IORING_OP_FSYNC"),
+        (opcode::AsyncCancel::CODE, "IORING_OP_ASYNC_CANCEL"),
+        (opcode::PollAdd::CODE, "IORING_OP_POLL_ADD"),
+        (opcode::Timeout::CODE, "IORING_OP_TIMEOUT"),
+        (opcode::Shutdown::CODE, "IORING_OP_SHUTDOWN"),
+        (opcode::Close::CODE, "IORING_OP_CLOSE"),
+    ];
+    let mut probe = Probe::new();
+    let probed = ring.submitter().register_probe(&mut probe);
+    probed.map_err(|error| SetupError::of(error, "IORING_REGISTER_PROBE"))?;
+    match NEEDED.iter().find(|(code, _)| !probe.is_supported(*code)) {
+        Some((_, missing)) => Err(SetupError::TooOld { missing }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+
+    use impasto_region::layout::Geometry;
+
+    use super::*;
+    use crate::Owner;
+
+    /// Without the reaping, memory of operations would be freed while the kernel still cancels
+    /// them.
+    #[test]
+    fn ending_all_waits_for_the_last_completion() {
+        let geometry = Geometry::new(16 << 20).unwrap();
+        let mut frames = Frames::anonymous(geometry, 1).unwrap();
+        let mut io = Uring::new(8).unwrap();
+        let mut group = BufGroup::new(&mut io, &frames, 1).unwrap();
+        group.provide(&mut frames, geometry.bufs_end());
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let server = Fd::from(listener.accept().unwrap().0);
+        let token = Token { owner: Owner::Port, value: 0 };
+        io.accept(token, &listener.into());
+        io.receive(token, &server, &group);
+        io.send(
+            token,
+            &server,
+            &frames,
+            vec![0; 64 << 20],
+            [Piece::Bytes { at: 0, len: 64 << 20 }],
+        );
+        io.timer(token, Duration::from_secs(3600));
+        io.enter(Some(Duration::ZERO)).unwrap();
+        io.poll(token, &server);
+        assert_eq!(io.in_flight(), 5);
+        assert!(io.end_all());
+        assert_eq!(io.in_flight(), 0);
+    }
+}
