@@ -1,0 +1,156 @@
+//! Space comes back from the log's front.
+//!
+//! The log shrinks from its oldest segment. A segment is dead when no append in it is live and no
+//! log's state stands in it. State moves rarely, so it would pin its segment for ever: when nothing
+//! else is left in the oldest segment, the state is appended again at the tail.
+
+use impasto_region::layout::{SEGMENT_BYTES, Superblock};
+
+use crate::{
+    Lsn, Sink, Store,
+    format::log_record,
+    format::padded,
+    tail::{Need, Room},
+};
+
+/// Most logs looked at, and most states moved, in one call: a bound on the time of a turn.
+const LOGS_PER_CALL: u32 = 4096;
+const MOVES_PER_CALL: u32 = 64;
+
+/// How much of the log is live, and how far the front was searched for state.
+#[derive(Debug, Default)]
+pub(crate) struct Reclaim {
+    /// Bytes of live records in the log, states and trims included.
+    live_bytes: u64,
+    /// The first log that may have its state in the front segment.
+    cursor: u32,
+}
+
+impl Reclaim {
+    pub(crate) fn append_added(&mut self, bytes: u64) {
+        self.live_bytes += bytes;
+    }
+
+    pub(crate) fn append_died(&mut self, bytes: u64) {
+        self.live_bytes -= bytes;
+    }
+
+    pub(crate) fn state_added(&mut self, bytes: u64) {
+        self.live_bytes += padded(bytes);
+    }
+
+    fn trim_died(&mut self) {
+        self.live_bytes -= 24;
+    }
+}
+
+impl Store {
+    /// Moves state off the log's front, if that sets space free. Called once per turn, before
+    /// [`seal`](Self::seal); does a bounded part of the work.
+    ///
+    /// # Durability
+    /// Volatile, as [`apply`](Self::apply): the front is freed when what was moved is durable (D4).
+    pub fn reclaim(&mut self, sink: &mut impl Sink) {
+        self.tail.give_retired(&mut self.space);
+        let Some(end) = self.front_to_move() else {
+            return;
+        };
+        let mut moves = 0;
+        for _ in 0..LOGS_PER_CALL.min(self.logs.len()) {
+            if moves == MOVES_PER_CALL || self.tail.segments[0].state == 0 {
+                break;
+            }
+            let log = self.reclaim.cursor % self.logs.len();
+            let state = self.logs.get(log);
+            if state.state < end || state.trim.is_some_and(|trim| trim < end) {
+                if !self.move_state(log, sink) {
+                    break;
+                }
+                moves += 1;
+            }
+            self.reclaim.cursor = (log + 1) % self.logs.len();
+        }
+    }
+
+    /// Returns the end of the front segment if its state is all that keeps it, and moving it pays:
+    /// at least two segments' worth of the log is dead.
+    fn front_to_move(&self) -> Option<Lsn> {
+        let end = self.tail.front_end()?;
+        let front = &self.tail.segments[0];
+        let dead = (self.tail.segments.len() as u64 * SEGMENT_BYTES)
+            .saturating_sub(self.reclaim.live_bytes);
+        let pays = front.live == 0 && front.state > 0 && dead >= 2 * SEGMENT_BYTES;
+        (pays && !self.read_only).then_some(end)
+    }
+
+    /// Appends the state of `log` again; false if there is no room for it now.
+    fn move_state(&mut self, log: u32, sink: &mut impl Sink) -> bool {
+        let state = self.logs.get(log);
+        let (record, bytes) = log_record(log, state.first, state.next, &state.name);
+        let needed = padded(bytes as u64);
+        if self.tail.room(needed, Need::Urgent, &self.space) != Room::Here {
+            return false;
+        }
+        let (lsn, at) = self.tail.place(bytes as u64, &mut self.space, sink);
+        sink.put(at, &record[..bytes]);
+        self.tail.segment_of(lsn).state += 1;
+        let state = self.logs.get_mut(log);
+        let old = std::mem::replace(&mut state.state, lsn);
+        let trim = state.trim.take();
+        self.state_died(old, lsn);
+        if let Some(trim) = trim {
+            self.state_died(trim, lsn);
+            self.reclaim.trim_died();
+        }
+        true
+    }
+
+    /// More is durable: sets free what died by now.
+    pub(crate) fn advance(&mut self) {
+        let durable = self.durable();
+        self.space.advance(durable);
+        self.tail.retire_front(durable);
+        self.tail.give_retired(&mut self.space);
+    }
+
+    /// Returns a superblock to be persisted, so that freed segments of the log can be used again;
+    /// `None` if none wait for it, or the last one is still under way.
+    pub fn superblock_wanted(&mut self) -> Option<Superblock> {
+        let wanted = self.tail.wants_superblock() && !self.superblock_in_flight && !self.read_only;
+        wanted.then(|| {
+            self.superblock_in_flight = true;
+            self.next_superblock(false)
+        })
+    }
+
+    /// The superblock of that generation is durable.
+    pub fn superblock_durable(&mut self, generation: u64) {
+        debug_assert_eq!(generation, self.superblock.generation, "one at a time");
+        self.superblock_in_flight = false;
+        self.tail.needed_durable(self.superblock.first_needed);
+        self.tail.give_retired(&mut self.space);
+    }
+
+    /// Returns the superblock of a clean stop: it bears witness for the last commits.
+    ///
+    /// # Panics
+    /// If a commit is open or in flight, or a superblock is.
+    pub fn clean_superblock(&mut self) -> Superblock {
+        assert!(self.flight.is_empty() && self.tail.open_bytes() == 0, "everything is durable");
+        assert!(!self.superblock_in_flight, "one superblock at a time");
+        self.next_superblock(true)
+    }
+
+    fn next_superblock(&mut self, clean: bool) -> Superblock {
+        self.superblock.generation += 1;
+        self.superblock.clean = clean;
+        self.superblock.first_needed = self.tail.first_needed();
+        self.superblock.durable_lsn = self.durable().0;
+        self.superblock
+    }
+
+    /// Returns how much of the region is in use, for people.
+    pub fn free_bytes(&self) -> u64 {
+        u64::from(self.space.free_bufs()) * u64::from(impasto_region::layout::BUF_BYTES)
+    }
+}

@@ -1,0 +1,367 @@
+//! Recovery: from what stands on the medium to the state at the last acknowledgement, or later (D2,
+//! D5, D6).
+//!
+//! It asks for reads and looks at frames, and does nothing else, so crashing in it and starting
+//! again gives the same (D6). The steps are those of docs/format.md, "What recovery makes of it".
+
+mod replay;
+mod walk;
+
+use impasto_region::{
+    Checksum, Extent, Frames, SegmentId, Span,
+    layout::{BLOCK_BYTES, Geometry, Superblock},
+};
+
+use crate::{
+    BadRecord, Lsn, Store,
+    format::{CommitHeader, FIRST_POSITION, Record, RecordValue, SegmentHeader, extents, records},
+};
+use replay::Replay;
+use walk::{FoundCommit, Walk};
+
+/// Segments whose heads are asked for in one step.
+const HEADS_PER_STEP: u32 = 128;
+/// Header of the segment, and the first block of its first commit.
+const HEAD_BYTES: u64 = 2 * BLOCK_BYTES;
+
+/// Why a region is not opened: it does not hold what was acknowledged, or nobody here can read it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Corruption {
+    /// Acknowledged records are missing.
+    #[error(
+        "records {lsn} to {attested} were acknowledged as durable, but the commit at byte {at:#x} \
+         of the region (log offset {offset:#x}) is damaged"
+    )]
+    Missing {
+        /// The first that is missing.
+        lsn: Lsn,
+        /// The last that a witness names.
+        attested: Lsn,
+        /// Where its commit should stand in the log.
+        offset: u64,
+        /// Where that is in the region; 0 if the segment itself is missing.
+        at: u64,
+    },
+    /// A valid commit does not continue the log.
+    #[error("the commit at log offset {offset:#x} starts with record {found}, not with {expected}")]
+    Order {
+        /// Where it stands in the log.
+        offset: u64,
+        /// Lsn of its first record.
+        found: Lsn,
+        /// The lsn that follows the one before.
+        expected: Lsn,
+    },
+    /// A record of a valid commit cannot be read.
+    #[error("record {lsn}: {error}")]
+    Record {
+        /// Its lsn.
+        lsn: Lsn,
+        /// What is wrong with it.
+        error: BadRecord,
+    },
+    /// A record does not fit what stands before it.
+    #[error("record {lsn} contradicts the log before it: {what}")]
+    Contradiction {
+        /// Its lsn.
+        lsn: Lsn,
+        /// What does not fit.
+        what: &'static str,
+    },
+}
+
+/// What recovery wants next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Bring these spans into their frames, then step again. What cannot be read reads as zeroes.
+    Read(Vec<Span>),
+    /// Nothing: [`Recovery::finish`].
+    Done,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Start,
+    /// Heads of the segments from `asked` on are in their frames.
+    Heads {
+        asked: u32,
+    },
+    /// All log segments are.
+    Logs,
+    /// The values of commits without a witness are.
+    Values,
+    Done,
+}
+
+/// Recovery under way.
+#[derive(Debug)]
+pub struct Recovery {
+    superblock: Superblock,
+    stage: Stage,
+    /// Valid segment headers, later sorted by chain number and epoch.
+    heads: Vec<SegmentHeader>,
+    /// Those of the log, the oldest first.
+    segments: Vec<SegmentHeader>,
+    /// Segments without a valid header whose second block looks like a first commit.
+    suspects: Vec<SegmentId>,
+    commits: Vec<FoundCommit>,
+    end: walk::End,
+    /// Index of the first commit without a witness.
+    unwitnessed: usize,
+}
+
+impl Recovery {
+    /// Starts from the region's superblock.
+    pub fn new(superblock: Superblock) -> Self {
+        Self {
+            superblock,
+            stage: Stage::Start,
+            heads: Vec::new(),
+            segments: Vec::new(),
+            suspects: Vec::new(),
+            commits: Vec::new(),
+            end: walk::End::default(),
+            unwitnessed: 0,
+        }
+    }
+
+    /// Goes on as far as the frames that are there allow.
+    ///
+    /// # Errors
+    /// [`Corruption`]: the region must not be served.
+    pub fn step(&mut self, frames: &Frames) -> Result<Step, Corruption> {
+        loop {
+            let spans = match self.stage {
+                Stage::Start => self.ask_heads(0),
+                Stage::Heads { asked } => {
+                    let next = self.take_heads(asked, frames);
+                    if next < self.geometry().segments() {
+                        self.ask_heads(next)
+                    } else {
+                        self.heads.sort_unstable_by_key(|head| (head.chain, head.epoch));
+                        self.stage = Stage::Logs;
+                        self.log_segments()
+                    }
+                }
+                Stage::Logs => {
+                    self.walk(frames)?;
+                    self.stage = Stage::Values;
+                    self.unwitnessed_values(frames)
+                }
+                Stage::Values => {
+                    self.drop_unverified(frames);
+                    self.stage = Stage::Done;
+                    continue;
+                }
+                Stage::Done => return Ok(Step::Done),
+            };
+            if !spans.is_empty() {
+                return Ok(Step::Read(spans));
+            }
+        }
+    }
+
+    fn geometry(&self) -> Geometry {
+        self.superblock.geometry
+    }
+
+    fn heads_of_step(&self, from: u32) -> impl Iterator<Item = SegmentId> + use<> {
+        let to = self.geometry().segments().min(from + HEADS_PER_STEP);
+        (from..to).map(SegmentId)
+    }
+
+    fn ask_heads(&mut self, from: u32) -> Vec<Span> {
+        self.stage = Stage::Heads { asked: from };
+        self.heads_of_step(from).map(|segment| Span::new(segment.start(), HEAD_BYTES)).collect()
+    }
+
+    /// Looks at the heads asked for, and returns the first segment behind them.
+    fn take_heads(&mut self, from: u32, frames: &Frames) -> u32 {
+        let uuid = self.superblock.uuid.into_bytes();
+        for segment in self.heads_of_step(from) {
+            let head = frames.bytes(Span::new(segment.start(), HEAD_BYTES));
+            let (first, second) = head.split_at(head.len() / 2);
+            if let Some(header) = SegmentHeader::decode(first, uuid, segment) {
+                self.heads.push(header);
+            } else if CommitHeader::peek(second).is_some_and(|commit| {
+                commit.offset.position() == FIRST_POSITION && commit.offset.chain() >= 1
+            }) {
+                self.suspects.push(segment);
+            }
+        }
+        self.geometry().segments().min(from + HEADS_PER_STEP)
+    }
+
+    /// Returns the segments that the log may stand in.
+    fn log_segments(&self) -> Vec<Span> {
+        let needed = self.first_needed();
+        let heads = self.heads.iter().filter(|head| head.chain >= needed).map(|head| head.segment);
+        let segments = heads.chain(self.suspects.iter().copied());
+        segments.map(|segment| self.geometry().segment(segment)).collect()
+    }
+
+    /// A header is durable only after what it says of `first_needed` became true.
+    fn first_needed(&self) -> u64 {
+        let heads = self.heads.iter().map(|head| head.first_needed);
+        heads.fold(self.superblock.first_needed, u64::max)
+    }
+
+    fn walk(&mut self, frames: &Frames) -> Result<(), Corruption> {
+        let needed = self.first_needed();
+        self.superblock.first_needed = needed;
+        let superblock = self.superblock;
+        let mut walk = Walk::new(&superblock, &self.heads, frames);
+        walk.learn_first_commits(needed);
+        let (commits, end) = walk.commits(needed)?;
+        let attested = walk.attested(&commits, end, &self.suspects);
+        if attested >= end.lsn {
+            let offset = end.offset.0;
+            return Err(Corruption::Missing { lsn: end.lsn, attested, offset, at: end.at });
+        }
+        let segments = walk.segments(end);
+        self.superblock.epoch = walk.epoch();
+        self.segments = segments;
+        self.unwitnessed = commits.partition_point(|commit| commit.last_lsn <= attested);
+        (self.commits, self.end) = (commits, end);
+        Ok(())
+    }
+
+    /// Returns the values that commits without a witness keep, as whole blocks.
+    fn unwitnessed_values(&self, frames: &Frames) -> Vec<Span> {
+        let commits = &self.commits[self.unwitnessed..];
+        let kept = commits.iter().flat_map(|commit| kept_of(commit, frames));
+        let inside = self.geometry().bufs();
+        let inside = kept.filter(|extent| extent.buf.0 < inside);
+        inside.map(|extent| blocks(extent.span())).collect()
+    }
+
+    /// D2: the log ends before the first commit that nobody bears witness for and whose values do
+    /// not verify.
+    fn drop_unverified(&mut self, frames: &Frames) {
+        let bufs = self.geometry().bufs();
+        let verifies = |commit: &FoundCommit| {
+            records(commit.records(frames)).flatten().all(|record| match record {
+                Record::Append { checksum, value: RecordValue::Kept(list), .. } => {
+                    extents(list).all(|extent| extent.buf.0 < bufs)
+                        && checksum_of(extents(list), frames) == checksum
+                }
+                _ => true,
+            })
+        };
+        let rest = &self.commits[self.unwitnessed..];
+        if let Some(index) = rest.iter().position(|commit| !verifies(commit)) {
+            self.end = rest[index].start();
+            self.commits.truncate(self.unwitnessed + index);
+            self.segments.retain(|head| head.chain <= self.end.offset.chain());
+        }
+    }
+
+    /// Rebuilds the state from the log alone (D5).
+    ///
+    /// # Errors
+    /// [`Corruption`]: the region must not be served.
+    ///
+    /// # Panics
+    /// If [`step`](Self::step) has not said [`Step::Done`].
+    pub fn finish(mut self, frames: &Frames) -> Result<Recovered, Corruption> {
+        assert!(matches!(self.stage, Stage::Done), "recovery is done");
+        let mut replay = Replay::new();
+        for commit in &self.commits {
+            replay.commit(commit, frames)?;
+        }
+        let unwitnessed: Vec<_> = self.commits[self.unwitnessed..]
+            .iter()
+            .flat_map(|commit| kept_of(commit, frames).map(Extent::span).chain([commit.span()]))
+            .map(blocks)
+            .collect();
+        self.superblock.generation += 1;
+        self.superblock.epoch += 1;
+        self.superblock.clean = false;
+        self.superblock.start_lsn = self.end.lsn.0;
+        self.superblock.start_offset = self.end.offset.0;
+        self.superblock.durable_lsn = self.end.lsn.0 - 1;
+        let records = self.commits.iter().map(|commit| commit.last_lsn.0 + 1 - commit.first_lsn.0);
+        Ok(Recovered {
+            records: records.sum(),
+            superblock: self.superblock,
+            unwitnessed,
+            parts: replay.finish(&self.segments, self.superblock.geometry, self.end.lsn)?,
+        })
+    }
+}
+
+/// Returns the extents that a commit's records keep. Its records have been decoded before.
+fn kept_of<'a>(commit: &FoundCommit, frames: &'a Frames) -> impl Iterator<Item = Extent> + 'a {
+    records(commit.records(frames)).flatten().flat_map(|record| {
+        let list = match record {
+            Record::Append { value: RecordValue::Kept(list), .. } => list,
+            _ => &[],
+        };
+        extents(list)
+    })
+}
+
+fn checksum_of(extents: impl Iterator<Item = Extent>, frames: &Frames) -> u64 {
+    let mut sum = Checksum::new();
+    extents.for_each(|extent| sum.update(frames.bytes(extent.span())));
+    sum.value()
+}
+
+/// Returns the whole blocks around `span`.
+fn blocks(span: Span) -> Span {
+    let start = span.at - span.at % BLOCK_BYTES;
+    Span::new(start, span.end().next_multiple_of(BLOCK_BYTES) - start)
+}
+
+/// A recovered state, not yet served.
+#[derive(Debug)]
+pub struct Recovered {
+    /// The superblock of the new run, with the next epoch. It must be durable before the first
+    /// append (D6).
+    pub superblock: Superblock,
+    records: u64,
+    unwitnessed: Vec<Span>,
+    parts: replay::Parts,
+}
+
+impl Recovered {
+    /// Returns how many records were replayed.
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// Returns the blocks of commits that no later commit bears witness for, and of the values that
+    /// they keep.
+    ///
+    /// After the crash of a process they may stand in a cache only: they have to be persisted
+    /// before they are shown to anyone (D3).
+    pub fn unwitnessed(&self) -> &[Span] {
+        &self.unwitnessed
+    }
+
+    /// Returns every live value.
+    pub fn values(&self) -> impl Iterator<Item = StoredValue<'_>> {
+        self.parts.values()
+    }
+
+    /// Returns the store, ready to be served.
+    pub fn into_store(self) -> Store {
+        self.parts.into_store(self.superblock)
+    }
+}
+
+/// A live value, to be verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredValue<'a> {
+    /// Name of its log.
+    pub log: &'a str,
+    /// Its sequence number.
+    pub seq: u64,
+    /// Its CRC-64/NVME.
+    pub checksum: u64,
+    /// Where it stands.
+    pub extents: Vec<Extent>,
+    /// False if its bytes have not been brought into their frames by recovery.
+    pub loaded: bool,
+}

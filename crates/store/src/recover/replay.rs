@@ -1,0 +1,253 @@
+//! Records applied again, in lsn order.
+
+use std::collections::VecDeque;
+
+use impasto_region::{
+    Extent, Frames, Span,
+    layout::{Geometry, Superblock},
+};
+
+use super::{Corruption, StoredValue, walk::FoundCommit};
+use crate::{
+    Lsn, Store,
+    flight::Flight,
+    format::{LogOffset, Record, RecordValue, SegmentHeader, extents, padded, records},
+    logs::{Entry, Log, Logs},
+    reclaim::Reclaim,
+    space::Space,
+    store::extents_of,
+    tail::{Segment, Tail, Writer},
+};
+
+/// The logs as far as they are replayed.
+///
+/// The oldest segments are gone with records that are dead, so a log may first be seen in the
+/// middle, and have holes there. That all of them are dead shows at the end: what is left starts
+/// where the last trim or state says.
+#[derive(Debug)]
+pub(super) struct Replay {
+    logs: Vec<Seen>,
+    logs_lsn: Lsn,
+    scratch: Vec<Extent>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    log: Log,
+    /// The highest `first` that a trim or a state says.
+    first: u64,
+    named: bool,
+}
+
+impl Seen {
+    /// The record `next` comes next. Those before it that were not seen are dead.
+    fn skip_to(&mut self, next: u64) -> Result<(), &'static str> {
+        let log = &mut self.log;
+        if log.first == log.next && next >= log.next {
+            (log.first, log.next) = (next, next);
+        }
+        if log.next == next { Ok(()) } else { Err("the sequence number is not the next one") }
+    }
+
+    /// Records below `first` are dead.
+    fn drop_below(&mut self, first: u64, scratch: &mut Vec<Extent>) -> Result<(), &'static str> {
+        self.first = self.first.max(first);
+        while self.log.first < first && self.log.pop(scratch).is_some() {}
+        if self.log.next < first { self.skip_to(first) } else { Ok(()) }
+    }
+}
+
+impl Replay {
+    pub(super) fn new() -> Self {
+        Self { logs: Vec::new(), logs_lsn: Lsn(0), scratch: Vec::new() }
+    }
+
+    pub(super) fn commit(
+        &mut self,
+        commit: &FoundCommit,
+        frames: &Frames,
+    ) -> Result<(), Corruption> {
+        let mut lsn = commit.first_lsn;
+        for record in records(commit.records(frames)) {
+            let record = record.map_err(|error| Corruption::Record { lsn, error })?;
+            let result = self.record(lsn, record, commit.records_span().at);
+            result.map_err(|what| Corruption::Contradiction { lsn, what })?;
+            lsn.0 += 1;
+        }
+        Ok(())
+    }
+
+    /// `base`: where the records of the commit start in the region.
+    fn record(&mut self, lsn: Lsn, record: Record<'_>, base: u64) -> Result<(), &'static str> {
+        match record {
+            Record::Log { log, first, next, name } => {
+                self.logs_lsn = lsn;
+                self.state(log, first, next, name, lsn)
+            }
+            Record::Append { log, seq, checksum, len, value } => {
+                let seen = self.seen(log);
+                seen.skip_to(seq)?;
+                match value {
+                    RecordValue::Inline { at } => {
+                        let entry = Entry::new(lsn, checksum, len, true, false);
+                        let span = Span::new(base + at, u64::from(len));
+                        seen.log.push(entry, extents_of(span));
+                    }
+                    RecordValue::Kept(list) => {
+                        let entry = Entry::new(lsn, checksum, len, false, true);
+                        seen.log.push(entry, extents(list));
+                    }
+                }
+                Ok(())
+            }
+            Record::Trim { log, first } => {
+                let mut scratch = std::mem::take(&mut self.scratch);
+                let seen = self.seen(log);
+                (seen.log.trim, seen.log.changed) = (Some(lsn), lsn);
+                seen.drop_below(first, &mut scratch)?;
+                self.scratch = scratch;
+                Ok(())
+            }
+        }
+    }
+
+    fn state(
+        &mut self,
+        log: u32,
+        first: u64,
+        next: u64,
+        name: &str,
+        lsn: Lsn,
+    ) -> Result<(), &'static str> {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let seen = self.seen(log);
+        if seen.named && *seen.log.name != *name {
+            return Err("a log changes its name");
+        }
+        seen.skip_to(next)?;
+        seen.drop_below(first, &mut scratch)?;
+        seen.named = true;
+        seen.log.name = name.into();
+        (seen.log.state, seen.log.trim, seen.log.changed) = (lsn, None, lsn);
+        self.scratch = scratch;
+        Ok(())
+    }
+
+    fn seen(&mut self, log: u32) -> &mut Seen {
+        let index = log as usize;
+        if index >= self.logs.len() {
+            self.logs.resize_with(index + 1, Seen::default);
+        }
+        &mut self.logs[index]
+    }
+
+    /// Derives space and counters from what is live (D5). `end` is the next lsn.
+    pub(super) fn finish(
+        self,
+        heads: &[SegmentHeader],
+        geometry: Geometry,
+        end: Lsn,
+    ) -> Result<Parts, Corruption> {
+        let bad = |what| Corruption::Contradiction { lsn: Lsn(end.0 - 1), what };
+        if self.logs.iter().any(|seen| !seen.named) {
+            return Err(bad("a log has records and no name"));
+        }
+        if self.logs.iter().any(|seen| seen.log.first != seen.first) {
+            return Err(bad("a log lacks records that were not trimmed"));
+        }
+        let logs = self.logs.into_iter().map(|seen| seen.log).collect();
+        let logs = Logs::from_logs(logs).ok_or_else(|| bad("two logs have one name"))?;
+        let mut parts = Parts {
+            logs,
+            logs_lsn: self.logs_lsn,
+            space: Space::new(geometry, Lsn(end.0 - 1)),
+            segments: heads.iter().map(|head| Segment::new(head.segment, head.first_lsn)).collect(),
+            reclaim: Reclaim::default(),
+            next_lsn: end,
+        };
+        if !heads.iter().all(|head| parts.space.claim_log(head.segment)) {
+            return Err(bad("two parts of the log stand in one segment"));
+        }
+        parts.count().map_err(bad)?;
+        Ok(parts)
+    }
+}
+
+/// What a store is made of.
+#[derive(Debug)]
+pub(super) struct Parts {
+    logs: Logs,
+    logs_lsn: Lsn,
+    space: Space,
+    segments: VecDeque<Segment>,
+    reclaim: Reclaim,
+    next_lsn: Lsn,
+}
+
+impl Parts {
+    fn count(&mut self) -> Result<(), &'static str> {
+        let mut extents = Vec::new();
+        for log in self.logs.iter() {
+            let name_bytes = log.name.len();
+            self.reclaim.state_added((crate::format::HEAD_BYTES + name_bytes) as u64);
+            segment_of(&mut self.segments, log.state)?.state += 1;
+            if let Some(trim) = log.trim {
+                self.reclaim.state_added(padded(crate::format::TRIM_BYTES as u64));
+                segment_of(&mut self.segments, trim)?.state += 1;
+            }
+            for (_, entry) in log.entries() {
+                segment_of(&mut self.segments, entry.lsn)?.live += 1;
+                self.reclaim.append_added(entry.record_bytes());
+                log.extents(entry, &mut extents);
+                if !entry.inline && !extents.iter().all(|&extent| self.space.claim(extent)) {
+                    return Err("a value is kept where there is none");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn values(&self) -> impl Iterator<Item = StoredValue<'_>> {
+        self.logs.iter().flat_map(|log| {
+            log.entries().map(move |(seq, entry)| {
+                let mut extents = Vec::new();
+                log.extents(entry, &mut extents);
+                let (checksum, loaded) = (entry.checksum, !entry.unread);
+                StoredValue { log: &log.name, seq, checksum, extents, loaded }
+            })
+        })
+    }
+
+    pub(super) fn into_store(self, superblock: Superblock) -> Store {
+        let writer = Writer {
+            uuid: superblock.uuid.into_bytes(),
+            align: superblock.commit_align,
+            epoch: superblock.epoch,
+            start_lsn: Lsn(superblock.start_lsn),
+            start_offset: LogOffset(superblock.start_offset),
+        };
+        let first_needed = superblock.first_needed;
+        let tail =
+            Tail::new(writer, self.next_lsn, writer.start_offset, first_needed, self.segments);
+        Store {
+            superblock,
+            superblock_in_flight: false,
+            read_only: false,
+            logs: self.logs,
+            logs_lsn: self.logs_lsn,
+            space: self.space,
+            tail,
+            flight: Flight::new(Lsn(self.next_lsn.0 - 1)),
+            reclaim: self.reclaim,
+            kept_open: Vec::new(),
+            kept_sealed: Vec::new(),
+            found: Vec::new(),
+        }
+    }
+}
+
+fn segment_of(segments: &mut VecDeque<Segment>, lsn: Lsn) -> Result<&mut Segment, &'static str> {
+    let behind = segments.partition_point(|segment| segment.first_lsn <= lsn);
+    let segment = behind.checked_sub(1).and_then(|index| segments.get_mut(index));
+    segment.ok_or("a live record stands in no segment of the log")
+}

@@ -1,0 +1,407 @@
+//! The state machine.
+
+use impasto_region::{
+    BufId, Extent, Span,
+    layout::{BLOCK_BYTES, BUF_BYTES, Superblock},
+};
+
+use crate::{
+    Answer, Applied, Commit, Effect, LOGS_MAX, Load, LogInfo, Lsn, Refusal, Request, Sink, Value,
+    flight::Flight,
+    format::{
+        EXTENT_BYTES, EXTENTS_MAX, HEAD_BYTES, INLINE_BYTES_MAX, append_head, encode_extent,
+        log_record, padded, trim_record,
+    },
+    logs::{Entry, Logs},
+    reclaim::Reclaim,
+    space::Space,
+    tail::{Need, Room, Tail},
+};
+
+/// One log on the medium, and the named logs in it.
+///
+/// Made by [`Recovery`](crate::Recovery). Not durable by itself: what [`apply`](Self::apply) does
+/// is volatile until the commit that holds it is [`completed`](Self::completed) and
+/// [`durable`](Self::durable) covers it.
+#[derive(Debug)]
+pub struct Store {
+    pub(crate) superblock: Superblock,
+    pub(crate) superblock_in_flight: bool,
+    pub(crate) read_only: bool,
+    pub(crate) logs: Logs,
+    /// Newest creation of a log: a listing reads it.
+    pub(crate) logs_lsn: Lsn,
+    pub(crate) space: Space,
+    pub(crate) tail: Tail,
+    pub(crate) flight: Flight,
+    pub(crate) reclaim: Reclaim,
+    /// Payload that the records of the open commit keep where it landed.
+    pub(crate) kept_open: Vec<Extent>,
+    /// Likewise of the commit sealed last.
+    pub(crate) kept_sealed: Vec<Extent>,
+    pub(crate) found: Vec<Extent>,
+}
+
+impl Store {
+    /// Applies a request. Effects are in the order of calls, which is the order of lsns (D3).
+    ///
+    /// # Durability
+    /// Volatile. The reply may leave when [`durable`](Self::durable) has reached the effect's lsn.
+    ///
+    /// # Panics
+    /// If a value breaks the limits of [`Value`], or keeps bytes that are not of the region.
+    pub fn apply(&mut self, request: Request<'_>, sink: &mut impl Sink) -> Applied {
+        match request {
+            Request::Append { log, value } => self.append(log, value, sink),
+            Request::Read { log, seq } => self.read(log, seq),
+            Request::Trim { log, before } => self.trim(log, before, sink),
+            Request::Describe { log } => match self.logs.find(log) {
+                None => refused(self.logs_lsn, Refusal::NoSuchLog),
+                Some(log) => {
+                    let log = self.logs.get(log);
+                    self.shown(log.changed, Answer::Described(log.info()))
+                }
+            },
+        }
+    }
+
+    fn append(&mut self, name: &str, value: Value<'_>, sink: &mut impl Sink) -> Applied {
+        let log = self.logs.find(name);
+        match self.room_for(name, log, value) {
+            Err(refusal) => return refused(Lsn(0), refusal),
+            Ok(Room::Full) => return refused(Lsn(0), Refusal::NoSpace),
+            Ok(Room::Seal) => return Applied::Wait,
+            Ok(Room::Here) => {}
+        }
+        let log = log.unwrap_or_else(|| self.create_log(name, sink));
+        let seq = self.logs.get(log).next;
+        let lsn = match value {
+            Value::Inline { len, checksum } => self.append_inline(log, seq, len, checksum, sink),
+            Value::Kept { extents, checksum } => {
+                self.append_kept(log, seq, extents, checksum, sink)
+            }
+        };
+        self.tail.segment_of(lsn).live += 1;
+        done(lsn, Answer::Appended { seq })
+    }
+
+    /// Nothing may be half-made: all that an append takes is asked for before its first effect.
+    fn room_for(&self, name: &str, log: Option<u32>, value: Value<'_>) -> Result<Room, Refusal> {
+        if self.read_only {
+            return Err(Refusal::ReadOnly);
+        }
+        if log.is_none() && self.logs.len() == LOGS_MAX {
+            return Err(Refusal::TooManyLogs);
+        }
+        let (tail, replacements) = match value {
+            Value::Inline { len, .. } => {
+                assert!(len <= INLINE_BYTES_MAX, "an inline value has at most 64 KiB");
+                (len as usize, 0)
+            }
+            Value::Kept { extents, .. } => {
+                assert!(extents.len() <= EXTENTS_MAX, "a value has at most {EXTENTS_MAX} extents");
+                (extents.len() * EXTENT_BYTES, self.space.replacements(extents))
+            }
+        };
+        if replacements > 0 && !self.space.can_take(replacements) {
+            return Err(Refusal::NoSpace);
+        }
+        let create = if log.is_none() { padded((HEAD_BYTES + name.len()) as u64) } else { 0 };
+        let bytes = create + padded((HEAD_BYTES + tail) as u64);
+        Ok(self.tail.room(bytes, Need::Append(replacements), &self.space))
+    }
+
+    fn create_log(&mut self, name: &str, sink: &mut impl Sink) -> u32 {
+        let (record, bytes) = log_record(self.logs.len(), 1, 1, name);
+        let (lsn, at) = self.tail.place(bytes as u64, &mut self.space, sink);
+        sink.put(at, &record[..bytes]);
+        self.tail.segment_of(lsn).state += 1;
+        self.reclaim.state_added(bytes as u64);
+        self.logs_lsn = lsn;
+        self.logs.create(name, lsn)
+    }
+
+    fn append_inline(
+        &mut self,
+        log: u32,
+        seq: u64,
+        len: u32,
+        checksum: u64,
+        sink: &mut impl Sink,
+    ) -> Lsn {
+        let bytes = HEAD_BYTES as u64 + u64::from(len);
+        let (lsn, at) = self.tail.place(bytes, &mut self.space, sink);
+        sink.put(at, &append_head(log, seq, checksum, len, None));
+        sink.put_value(at + HEAD_BYTES as u64);
+        let entry = Entry::new(lsn, checksum, len, true, false);
+        self.reclaim.append_added(entry.record_bytes());
+        let value = Span::new(at + HEAD_BYTES as u64, u64::from(len));
+        self.logs.get_mut(log).push(entry, extents_of(value));
+        lsn
+    }
+
+    fn append_kept(
+        &mut self,
+        log: u32,
+        seq: u64,
+        extents: &[Extent],
+        checksum: u64,
+        sink: &mut impl Sink,
+    ) -> Lsn {
+        let len = extents.iter().map(|extent| extent.len).sum();
+        let bytes = (HEAD_BYTES + extents.len() * EXTENT_BYTES) as u64;
+        let (lsn, at) = self.tail.place(bytes, &mut self.space, sink);
+        sink.put(at, &append_head(log, seq, checksum, len, Some(extents.len())));
+        for (n, extent) in (0..).zip(extents) {
+            let at = at + HEAD_BYTES as u64 + n * EXTENT_BYTES as u64;
+            sink.put(at, &encode_extent(*extent));
+        }
+        self.space.keep(extents, &mut self.kept_open);
+        let entry = Entry::new(lsn, checksum, len, false, false);
+        self.logs.get_mut(log).push(entry, extents.iter().copied());
+        let count = extents.len();
+        self.reclaim.append_added(padded((HEAD_BYTES + count * EXTENT_BYTES) as u64));
+        lsn
+    }
+
+    fn read(&mut self, name: &str, seq: u64) -> Applied {
+        let Some(id) = self.logs.find(name) else {
+            return refused(self.logs_lsn, Refusal::NoSuchLog);
+        };
+        let log = self.logs.get_mut(id);
+        let Some(&mut entry) = log.entry(seq) else {
+            let LogInfo { first, next, .. } = log.info();
+            let refusal =
+                if seq < first { Refusal::Trimmed { first } } else { Refusal::Future { next } };
+            return refused(log.changed, refusal);
+        };
+        log.extents(entry, &mut self.found);
+        if entry.unread {
+            return Applied::Needs(Load { log: id, seq, checksum: entry.checksum });
+        }
+        self.shown(entry.lsn, Answer::Found { len: entry.len })
+    }
+
+    fn trim(&mut self, name: &str, before: u64, sink: &mut impl Sink) -> Applied {
+        let Some(id) = self.logs.find(name) else {
+            return refused(self.logs_lsn, Refusal::NoSuchLog);
+        };
+        let log = self.logs.get(id);
+        let first = before.min(log.next);
+        if first <= log.first {
+            return self.shown(log.changed, Answer::Trimmed(log.info()));
+        }
+        if self.read_only {
+            return refused(Lsn(0), Refusal::ReadOnly);
+        }
+        let record = trim_record(id, first);
+        match self.tail.room(record.len() as u64, Need::Urgent, &self.space) {
+            Room::Full => return refused(Lsn(0), Refusal::NoSpace),
+            Room::Seal => return Applied::Wait,
+            Room::Here => {}
+        }
+        let (lsn, at) = self.tail.place(record.len() as u64, &mut self.space, sink);
+        sink.put(at, &record);
+        let log = self.logs.get_mut(id);
+        log.changed = lsn;
+        let before = log.trim.replace(lsn);
+        self.tail.segment_of(lsn).state += 1;
+        match before {
+            Some(before) => self.state_died(before, lsn),
+            None => self.reclaim.state_added(record.len() as u64),
+        }
+        self.kill_below(id, first, lsn);
+        done(lsn, Answer::Trimmed(self.logs.get(id).info()))
+    }
+
+    /// The records of a log below `first` are dead when `lsn` is durable (D4).
+    fn kill_below(&mut self, log: u32, first: u64, lsn: Lsn) {
+        let mut extents = std::mem::take(&mut self.found);
+        let log = self.logs.get_mut(log);
+        while log.first < first {
+            let entry = log.pop(&mut extents).expect("records from first to next are there");
+            self.reclaim.append_died(entry.record_bytes());
+            if !entry.inline {
+                self.space.kill(&extents, lsn);
+            }
+            let segment = self.tail.segment_of(entry.lsn);
+            segment.live -= 1;
+            segment.died = segment.died.max(lsn);
+        }
+        self.found = extents;
+    }
+
+    /// The state or trim record `old` was superseded by `lsn`.
+    pub(crate) fn state_died(&mut self, old: Lsn, lsn: Lsn) {
+        let segment = self.tail.segment_of(old);
+        segment.state -= 1;
+        segment.died = segment.died.max(lsn);
+    }
+
+    /// D7: what may never become durable is not shown once the medium has failed.
+    fn shown(&self, lsn: Lsn, answer: Answer) -> Applied {
+        if self.read_only && lsn > self.durable() {
+            return refused(Lsn(0), Refusal::ReadOnly);
+        }
+        done(lsn, answer)
+    }
+
+    /// Returns where the value of the last [`Answer::Found`] or [`Applied::Needs`] is.
+    pub fn found(&self) -> &[Extent] {
+        &self.found
+    }
+
+    /// The value that a [`Load`] asked for is in its frames and was verified: it can be found from
+    /// now on.
+    pub fn loaded(&mut self, load: Load) {
+        // It may have been trimmed in the meantime.
+        if let Some(entry) = self.logs.get_mut(load.log).entry(load.seq) {
+            entry.unread = false;
+        }
+    }
+
+    /// A send or a read holds the buffers of `extents`: they are not used again before
+    /// [`unpin`](Self::unpin) (D4).
+    pub fn pin(&mut self, extents: &[Extent]) {
+        self.space.pin(extents);
+    }
+
+    /// Ends a [`pin`](Self::pin) of the same extents.
+    pub fn unpin(&mut self, extents: &[Extent]) {
+        self.space.unpin(extents);
+    }
+
+    /// Returns whether a value of `len` bytes could be appended to `log` now, as far as can be told
+    /// before its body has been taken (D10).
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn admits(&self, log: &str, len: u32) -> Result<(), Refusal> {
+        let value = Value::Inline { len: len.min(INLINE_BYTES_MAX), checksum: 0 };
+        match self.room_for(log, self.logs.find(log), value)? {
+            Room::Full => Err(Refusal::NoSpace),
+            Room::Seal | Room::Here => Ok(()),
+        }
+    }
+
+    /// Takes whole blocks for a body of `len` bytes and leaves them in `out` (D10). They are the
+    /// caller's until an append keeps them, or [`unreserve`](Self::unreserve).
+    ///
+    /// # Errors
+    /// [`Refusal::NoSpace`] or [`Refusal::ReadOnly`]; then `out` is empty.
+    pub fn reserve(&mut self, len: u32, out: &mut Vec<Extent>) -> Result<(), Refusal> {
+        out.clear();
+        if self.read_only {
+            return Err(Refusal::ReadOnly);
+        }
+        if self.space.reserve(len, out) { Ok(()) } else { Err(Refusal::NoSpace) }
+    }
+
+    /// Gives back what [`reserve`](Self::reserve) took: there will be no append.
+    pub fn unreserve(&mut self, extents: &[Extent]) {
+        self.space.kill(extents, Lsn(0));
+    }
+
+    /// Takes a buffer of the region for a port to land in; `None` if the region is full.
+    pub fn take_landing(&mut self) -> Option<BufId> {
+        self.space.take_landing()
+    }
+
+    /// The port will not write to `buf` any more: it is free, or kept for what is live in it.
+    pub fn return_landing(&mut self, buf: BufId) {
+        self.space.return_landing(buf);
+    }
+
+    /// Returns the names of all logs.
+    pub fn logs(&self) -> impl Iterator<Item = &str> {
+        self.logs.iter().map(|log| &*log.name)
+    }
+
+    /// Returns the lsn that a listing of the logs reads.
+    pub fn logs_lsn(&self) -> Lsn {
+        self.logs_lsn
+    }
+
+    /// Returns the bytes that a commit would have if it was sealed now; 0 if there is nothing to
+    /// commit.
+    pub fn open_bytes(&self) -> u64 {
+        self.tail.open_bytes()
+    }
+
+    /// Closes the open commit, if there is one. The medium makes it durable, after
+    /// [`kept`](Self::kept).
+    pub fn seal(&mut self, sink: &mut impl Sink) -> Option<Commit> {
+        let flight = &mut self.flight;
+        let durable = flight.durable();
+        let commit = self.tail.seal(|last, needed| flight.push(last, needed), durable, sink)?;
+        std::mem::swap(&mut self.kept_open, &mut self.kept_sealed);
+        self.kept_open.clear();
+        Some(commit)
+    }
+
+    /// Returns the payload that the records of the last sealed commit keep where it landed (D1).
+    pub fn kept(&self) -> &[Extent] {
+        &self.kept_sealed
+    }
+
+    /// A commit is on the medium, or could not be written, which is never retried (D7).
+    ///
+    /// # Panics
+    /// If no such commit is in flight.
+    pub fn completed(&mut self, commit: u64, ok: bool) {
+        if !ok {
+            self.fail();
+        }
+        if self.read_only {
+            return;
+        }
+        if let Some(needed) = self.flight.complete(commit) {
+            self.tail.needed_durable(needed);
+        }
+        self.advance();
+    }
+
+    /// Returns the lsn up to which every effect is durable (D8). It stands still once the medium
+    /// has failed.
+    pub fn durable(&self) -> Lsn {
+        self.flight.durable()
+    }
+
+    /// Returns the lsn of the last record.
+    pub fn last_lsn(&self) -> Lsn {
+        self.tail.last_lsn()
+    }
+
+    /// The medium has failed: nothing more is acknowledged, and reads of what is durable go on
+    /// (D7).
+    pub fn fail(&mut self) {
+        self.read_only = true;
+    }
+
+    /// Returns true once the medium has failed.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+}
+
+fn done(lsn: Lsn, answer: Answer) -> Applied {
+    Applied::Done(Effect { lsn, answer: Ok(answer) })
+}
+
+fn refused(lsn: Lsn, refusal: Refusal) -> Applied {
+    Applied::Done(Effect { lsn, answer: Err(refusal) })
+}
+
+/// Returns a span of the region's buffers as extents, cut where buffers end.
+pub(crate) fn extents_of(span: Span) -> impl Iterator<Item = Extent> {
+    let buf_bytes = u64::from(BUF_BYTES);
+    let mut left = Span::new(span.at - BLOCK_BYTES, span.len);
+    std::iter::from_fn(move || {
+        let offset = left.at % buf_bytes;
+        let len = left.len.min(buf_bytes - offset);
+        let buf = BufId(u32::try_from(left.at / buf_bytes).ok()?);
+        left = Span::new(left.at + len, left.len - len);
+        let (offset, len) = (u32::try_from(offset).ok()?, u32::try_from(len).ok()?);
+        (len > 0).then_some(Extent { buf, offset, len })
+    })
+}

@@ -1,0 +1,279 @@
+//! The log's segments, and the commit that is open at its tail.
+
+use std::collections::VecDeque;
+
+use impasto_region::{Checksum, SegmentId, Span, layout::SEGMENT_BYTES};
+
+use crate::{
+    Commit, Lsn, Sink,
+    format::{COMMIT_BYTES_MAX, CommitHeader, FIRST_POSITION, LogOffset, SegmentHeader, padded},
+    space::Space,
+};
+
+/// A segment of the log.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) id: SegmentId,
+    /// Of the first commit in it.
+    pub(crate) first_lsn: Lsn,
+    /// Appends in it that are not trimmed.
+    pub(crate) live: u32,
+    /// Logs whose state or last trim stands in it.
+    pub(crate) state: u32,
+    /// When the last of these died.
+    pub(crate) died: Lsn,
+}
+
+impl Segment {
+    pub(crate) const fn new(id: SegmentId, first_lsn: Lsn) -> Self {
+        Self { id, first_lsn, live: 0, state: 0, died: Lsn(0) }
+    }
+}
+
+/// What identifies the writer of a commit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Writer {
+    pub(crate) uuid: [u8; 16],
+    pub(crate) align: u32,
+    pub(crate) epoch: u64,
+    pub(crate) start_lsn: Lsn,
+    pub(crate) start_offset: LogOffset,
+}
+
+#[derive(Debug)]
+struct Open {
+    start: LogOffset,
+    /// Where its header goes.
+    at: u64,
+    first_lsn: Lsn,
+    /// Of the records so far, fill included.
+    bytes: u64,
+    starts_segment: bool,
+}
+
+/// Whether records can be placed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// Yes.
+    Here,
+    /// Not in this commit.
+    Seal,
+    /// The region is full.
+    Full,
+}
+
+/// Who asks for room.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Need {
+    /// An append that also takes so many buffers.
+    Append(u32),
+    /// A trim or reclamation: may take a reserved segment.
+    Urgent,
+}
+
+/// The log from its oldest needed segment to its tail.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    writer: Writer,
+    next_lsn: Lsn,
+    /// Where the next commit starts. Position 0: in a segment still to be taken.
+    at: LogOffset,
+    /// Chain number of `segments[0]`, the oldest one needed.
+    first_needed: u64,
+    pub(crate) segments: VecDeque<Segment>,
+    open: Option<Open>,
+    /// Segments below `first_needed`, which wait for it to be durable.
+    retired: VecDeque<(u64, SegmentId)>,
+    /// `first_needed` as far as it is durable.
+    needed_durable: u64,
+}
+
+impl Tail {
+    pub(crate) fn new(
+        writer: Writer,
+        next_lsn: Lsn,
+        at: LogOffset,
+        first_needed: u64,
+        segments: VecDeque<Segment>,
+    ) -> Self {
+        let needed_durable = first_needed;
+        let (open, retired) = (None, VecDeque::new());
+        Self { writer, next_lsn, at, first_needed, segments, open, retired, needed_durable }
+    }
+
+    pub(crate) fn first_needed(&self) -> u64 {
+        self.first_needed
+    }
+
+    pub(crate) fn last_lsn(&self) -> Lsn {
+        Lsn(self.next_lsn.0 - 1)
+    }
+
+    /// Returns the bytes that the open commit would have if it was sealed now.
+    pub(crate) fn open_bytes(&self) -> u64 {
+        self.open.as_ref().map_or(0, |open| self.commit_bytes(open.bytes))
+    }
+
+    fn commit_bytes(&self, records: u64) -> u64 {
+        (CommitHeader::BYTES + records).next_multiple_of(u64::from(self.writer.align))
+    }
+
+    /// Returns whether records of `bytes`, fill included, can be placed now, all in one commit.
+    pub(crate) fn room(&self, bytes: u64, need: Need, space: &Space) -> Room {
+        let (start, taken) =
+            self.open.as_ref().map_or((self.at, 0), |open| (open.start, open.bytes));
+        let commit = self.commit_bytes(taken + bytes);
+        let fits = commit <= COMMIT_BYTES_MAX && self.fits_segment(start, commit);
+        if fits {
+            return Room::Here;
+        }
+        if self.open.is_some() {
+            return Room::Seal;
+        }
+        let has_segment = match need {
+            Need::Append(bufs) => space.has_log(bufs),
+            Need::Urgent => space.has_urgent_log(),
+        };
+        if has_segment { Room::Here } else { Room::Full }
+    }
+
+    fn fits_segment(&self, start: LogOffset, commit: u64) -> bool {
+        start.position() >= FIRST_POSITION && start.position() + commit <= SEGMENT_BYTES
+    }
+
+    /// Places a record of `bytes`, for which there is [`Room::Here`]: returns its lsn and where it
+    /// goes. The fill behind it is put.
+    pub(crate) fn place(
+        &mut self,
+        bytes: u64,
+        space: &mut Space,
+        sink: &mut impl Sink,
+    ) -> (Lsn, u64) {
+        if self.open.is_none() {
+            self.open_commit(padded(bytes), space);
+        }
+        let lsn = self.next_lsn;
+        self.next_lsn.0 += 1;
+        let open = self.open.as_mut().expect("opened above");
+        let at = open.at + CommitHeader::BYTES + open.bytes;
+        open.bytes += padded(bytes);
+        let fill = usize::try_from(padded(bytes) - bytes).expect("less than 8");
+        sink.put(at + bytes, &[0; 8][..fill]);
+        (lsn, at)
+    }
+
+    fn open_commit(&mut self, bytes: u64, space: &mut Space) {
+        let starts_segment = !self.fits_segment(self.at, self.commit_bytes(bytes));
+        if starts_segment {
+            let id = space.take_log().expect("room was asked for");
+            let chain = self.at.chain() + u64::from(self.at.position() != 0);
+            self.at = LogOffset::new(chain, FIRST_POSITION);
+            self.segments.push_back(Segment::new(id, self.next_lsn));
+        }
+        let segment = self.segments.back().expect("the tail stands in a segment");
+        self.open = Some(Open {
+            start: self.at,
+            at: segment.id.start() + self.at.position(),
+            first_lsn: self.next_lsn,
+            bytes: 0,
+            starts_segment,
+        });
+    }
+
+    /// Closes the open commit. `durable` is its witness (D2).
+    pub(crate) fn seal(
+        &mut self,
+        id: impl FnOnce(Lsn, Option<u64>) -> u64,
+        durable: Lsn,
+        sink: &mut impl Sink,
+    ) -> Option<Commit> {
+        let open = self.open.take()?;
+        let span = self.commit_bytes(open.bytes);
+        self.put_padding(open.at + CommitHeader::BYTES + open.bytes, open.at + span, sink);
+        let header = CommitHeader {
+            bytes: u32::try_from(open.bytes).expect("at most 512 KiB"),
+            offset: open.start,
+            epoch: self.writer.epoch,
+            start_lsn: self.writer.start_lsn,
+            start_offset: self.writer.start_offset,
+            first_lsn: open.first_lsn,
+            durable_lsn: durable,
+        };
+        let mut sum: Checksum = header.checksum(self.writer.uuid, open.at);
+        sink.sum(Span::new(open.at + CommitHeader::BYTES, open.bytes), &mut sum);
+        sink.put(open.at, &header.encode(sum.value()));
+        let mut start = open.at;
+        if open.starts_segment {
+            start = self.put_segment_header(open.start.chain(), open.first_lsn, sink);
+        }
+        self.at = LogOffset(open.start.0 + span);
+        let last_lsn = self.last_lsn();
+        Some(Commit {
+            id: id(last_lsn, open.starts_segment.then_some(self.first_needed)),
+            span: Span::new(start, open.at + span - start),
+            first_lsn: open.first_lsn,
+            last_lsn,
+        })
+    }
+
+    fn put_padding(&self, from: u64, to: u64, sink: &mut impl Sink) {
+        const ZEROES: [u8; 4096] = [0; 4096];
+        let len = usize::try_from(to - from).expect("less than a block");
+        sink.put(from, &ZEROES[..len]);
+    }
+
+    fn put_segment_header(&self, chain: u64, first_lsn: Lsn, sink: &mut impl Sink) -> u64 {
+        let segment = self.segments.back().expect("the tail stands in a segment").id;
+        let header = SegmentHeader {
+            uuid: self.writer.uuid,
+            segment,
+            chain,
+            epoch: self.writer.epoch,
+            first_lsn,
+            first_needed: self.first_needed,
+        };
+        sink.put(segment.start(), &header.encode());
+        segment.start()
+    }
+
+    /// Returns the segment that the record `lsn` stands in.
+    ///
+    /// # Panics
+    /// If it is not in the log any more.
+    pub(crate) fn segment_of(&mut self, lsn: Lsn) -> &mut Segment {
+        let behind = self.segments.partition_point(|segment| segment.first_lsn <= lsn);
+        &mut self.segments[behind - 1]
+    }
+
+    /// Returns the first lsn behind the oldest segment, if that is not the tail's.
+    pub(crate) fn front_end(&self) -> Option<Lsn> {
+        self.segments.get(1).map(|segment| segment.first_lsn)
+    }
+
+    /// Takes dead segments off the front; they are used again when that is durable.
+    pub(crate) fn retire_front(&mut self, durable: Lsn) {
+        let dead =
+            |segment: &Segment| segment.live == 0 && segment.state == 0 && segment.died <= durable;
+        while self.segments.len() > 1 && dead(&self.segments[0]) {
+            let segment = self.segments.pop_front().expect("there are two");
+            self.retired.push_back((self.first_needed, segment.id));
+            self.first_needed += 1;
+        }
+    }
+
+    /// `needed` is durable in a superblock or a segment header: what lies below may be written
+    /// again.
+    pub(crate) fn needed_durable(&mut self, needed: u64) {
+        self.needed_durable = self.needed_durable.max(needed);
+    }
+
+    /// Returns true if freed segments only wait for `first_needed` to be durable.
+    pub(crate) fn wants_superblock(&self) -> bool {
+        self.first_needed > self.needed_durable
+    }
+
+    /// Gives segments back whose end is durable and that no send holds.
+    pub(crate) fn give_retired(&mut self, space: &mut Space) {
+        self.retired.retain(|&(chain, id)| chain >= self.needed_durable || !space.give_log(id));
+    }
+}
