@@ -1,0 +1,117 @@
+//! `Disk` on a real file: io_uring, `O_DIRECT`, `RWF_DSYNC`.
+
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+use std::{fs::File, io};
+
+use impasto_media::{CommitId, Disk, Event, Medium, Ticket, UringDev};
+use impasto_region::{Frames, Span, layout::Geometry};
+use impasto_uring::Uring;
+use rustix::fs::{Mode, OFlags};
+use tempfile::NamedTempFile;
+
+const REGION_BYTES: u64 = 16 << 20;
+
+/// A worker's half that has to do with the disk.
+struct Bench {
+    io: Uring,
+    frames: Frames,
+    disk: Disk<UringDev>,
+}
+
+impl Bench {
+    fn open(file: &NamedTempFile, access: OFlags) -> Self {
+        let flags = access | OFlags::DIRECT | OFlags::CLOEXEC;
+        let direct = rustix::fs::open(file.path(), flags, Mode::empty()).unwrap();
+        let geometry = Geometry::new(REGION_BYTES).unwrap();
+        Self {
+            io: Uring::new(64).unwrap(),
+            frames: Frames::anonymous(geometry, 0).unwrap(),
+            disk: Disk::new(UringDev::new(File::from(direct))),
+        }
+    }
+
+    fn wait(&mut self) -> Event {
+        loop {
+            if let Some(event) = self.disk.poll(&mut self.io, &mut self.frames) {
+                return event;
+            }
+            self.io.enter(None).unwrap();
+        }
+    }
+
+    fn read(&mut self, spans: &[Span]) -> io::Result<()> {
+        self.disk.read(&mut self.io, &mut self.frames, Ticket(0), spans);
+        match self.wait() {
+            Event::Read(Ticket(0), result) => result,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn region_file(bytes: u64) -> NamedTempFile {
+    let file = NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    file.as_file().set_len(bytes).unwrap();
+    file
+}
+
+/// Bytes that differ from place to place, so that misplaced ones are seen.
+fn pattern(span: Span) -> Vec<u8> {
+    (span.at..span.end()).map(|at| (at % 251).to_le_bytes()[0]).collect()
+}
+
+#[test]
+fn what_was_committed_and_persisted_is_read_back_into_fresh_frames() {
+    let file = region_file(REGION_BYTES);
+    let commits = [Span::new(4096, 512 << 10), Span::new(1 << 20, 4096)];
+    let bodies = [Span::new(4 << 20, 3 << 20), Span::new(REGION_BYTES - 4096, 4096)];
+
+    let mut first = Bench::open(&file, OFlags::RDWR);
+    for span in commits.into_iter().chain(bodies) {
+        first.frames.store(span.at, &pattern(span));
+    }
+    first.disk.persist(&mut first.io, &first.frames, Ticket(7), &bodies);
+    for (id, log) in (0..).zip(commits) {
+        first.disk.commit(&mut first.io, &first.frames, CommitId(id), log, &[]);
+    }
+    let (mut committed, mut persisted) = (0, 0);
+    for _ in 0..3 {
+        match first.wait() {
+            Event::Committed(_, result) => committed += result.map(|()| 1).unwrap(),
+            Event::Persisted(Ticket(7), result) => persisted += result.map(|()| 1).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((committed, persisted), (2, 1));
+    drop(first);
+
+    let mut second = Bench::open(&file, OFlags::RDWR);
+    second.read(&[commits[0], commits[1], bodies[0], bodies[1]]).unwrap();
+    for span in commits.into_iter().chain(bodies) {
+        assert!(second.frames.bytes(span) == pattern(span), "{span:?}");
+    }
+}
+
+/// A region file that was cut off must not look like one that holds zeroes.
+#[test]
+fn a_read_behind_the_end_of_the_file_is_short_and_an_error() {
+    let file = region_file(1 << 20);
+    let mut bench = Bench::open(&file, OFlags::RDWR);
+    let error = bench.read(&[Span::new((1 << 20) - 4096, 12288)]).unwrap_err();
+    let expected = "unreadable blocks: 2, the first at 0x100000: short read: 0 of 4096 bytes";
+    assert!(error.to_string().starts_with(expected), "{error}");
+}
+
+/// D7, on a real failure: the device refuses to write.
+#[test]
+fn a_device_that_cannot_be_written_fails_commit_and_persist_and_is_still_read() {
+    let file = region_file(REGION_BYTES);
+    let mut bench = Bench::open(&file, OFlags::RDONLY);
+    bench.disk.persist(&mut bench.io, &bench.frames, Ticket(1), &[Span::new(4096, 4096)]);
+    let event = bench.wait();
+    assert!(matches!(event, Event::Persisted(Ticket(1), Err(_))), "{event:?}");
+    bench.disk.commit(&mut bench.io, &bench.frames, CommitId(0), Span::new(8192, 4096), &[]);
+    let event = bench.wait();
+    assert!(matches!(event, Event::Committed(CommitId(0), Err(_))), "{event:?}");
+    bench.read(&[Span::new(4096, 4096)]).unwrap();
+}
