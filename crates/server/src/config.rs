@@ -1,0 +1,50 @@
+//! Every limit of the server, with its reason.
+
+use std::time::Duration;
+
+use impasto_region::layout::{BUF_BYTES, Geometry};
+
+/// Most bytes of a request's head; one that is longer gets 431.
+pub const HEAD_BYTES_MAX: usize = 16 << 10;
+/// Most fields of a request's head. Browsers and proxies send 20 to 40.
+pub const HEADERS_MAX: usize = 100;
+/// Most bytes of a value; a longer body gets 413.
+pub const VALUE_BYTES_MAX: u32 = 1 << 20;
+/// A value up to this length can stand in its record. A longer one takes reserved blocks.
+pub const INLINE_BYTES_MAX: u32 = 64 << 10;
+/// A value that stays where it landed has at most so many pieces: a record names each in 12 bytes.
+/// One of 64 KiB in packets of 4 KiB has 16, since pieces that adjoin are one.
+pub const PIECES_MAX: usize = 16;
+
+/// A refused body up to this length is skipped, and the connection goes on; a longer one ends it.
+pub const SKIP_BYTES_MAX: u64 = 64 << 10;
+/// After the last answer, so much of what the peer still sends is read and discarded: with bytes
+/// unread, a close would reset the connection, and the peer would not see the answer.
+pub const DISCARD_BYTES_MAX: u64 = 1 << 20;
+/// And for so long.
+pub const DISCARD_TIME: Duration = Duration::from_secs(5);
+/// A clean stop gives requests so long to be answered.
+pub const STOP_TIME: Duration = Duration::from_secs(10);
+
+/// Most connections: the limit to give a port; one more is closed at once. Each may cost a head (16
+/// KiB), a value being collected (64 KiB) and output (below): 1,024 of the worst are 400 MiB, of
+/// the usual far below 1 MiB.
+pub const FLOWS_MAX: usize = 1024;
+/// A connection with so many bytes to be sent, stored values included, is not read on.
+pub const OUTPUT_BYTES_MAX: u64 = 256 << 10;
+/// Nor one with so many replies to be sent.
+pub const OUTPUT_REPLIES_MAX: usize = 1024;
+/// A stored value up to this length is copied behind its head: cheaper than a part of its own.
+pub const COPY_BYTES_MAX: u32 = 512;
+
+/// A vector with more capacity is not pooled: output and backlog seldom grow beyond.
+pub(crate) const POOLED_BYTES_MAX: usize = 256 << 10;
+/// Most vectors of a kind that are pooled: 32 MiB of the largest, usually far below 1 MiB.
+pub(crate) const POOLED_MAX: usize = 128;
+
+/// Returns how many landing buffers a port gets: a sixteenth of the region, but 4 (1 MiB) at least,
+/// so that one may fill while three are parsed, and 64 (16 MiB) at most, which is 0.13 s at 1 Gb/s.
+pub fn landing_bufs(geometry: Geometry) -> u32 {
+    let bufs = geometry.region_bytes() / 16 / u64::from(BUF_BYTES);
+    u32::try_from(bufs.clamp(4, 64)).expect("at most 64")
+}

@@ -1,0 +1,286 @@
+//! What all flows share: the region's memory, the store, the medium, the port.
+
+use std::{collections::VecDeque, time::Instant};
+
+use impasto_media::{CommitId, Medium};
+use impasto_region::{BufId, Extent, Frames, Span, layout::Superblock};
+use impasto_ring::{FlowId, Port};
+use impasto_store::{Applied, Lsn, Request, Store};
+
+use crate::{
+    config::DISCARD_BYTES_MAX,
+    flow::{Flow, Input, Parked, Place},
+    http::reply,
+    jobs::{Job, Jobs},
+    landing::Landing,
+    placer::{Arrived, Placer},
+    pools::Pools,
+};
+
+/// Everything but the flows themselves, so that a flow and all that it needs can be borrowed
+/// together.
+pub(crate) struct Engine<I, P, M> {
+    pub(crate) io: I,
+    pub(crate) port: P,
+    pub(crate) medium: M,
+    pub(crate) frames: Frames,
+    pub(crate) store: Store,
+    pub(crate) pools: Pools,
+    pub(crate) jobs: Jobs,
+    pub(crate) landing: Landing,
+    /// Commits in flight.
+    pub(crate) commits: usize,
+    /// Flows with replies to be sent.
+    pub(crate) answering: Vec<FlowId>,
+    /// Flows parked for the medium, in the order in which they go on.
+    pub(crate) waiting: VecDeque<FlowId>,
+    /// For bytes that are written once and copied once.
+    pub(crate) copy: Vec<u8>,
+    /// When this turn is.
+    pub(crate) now: Instant,
+    /// True once a clean stop has begun.
+    pub(crate) stopping: bool,
+    /// True when the medium has failed and flows have not been told.
+    pub(crate) failed: bool,
+}
+
+/// What becomes of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It stays open.
+    Stays,
+    /// Its peer was told that nothing more is sent; it is closed when the peer has seen it, or in a
+    /// while.
+    Lingers,
+    /// It is to be closed.
+    Ends,
+}
+
+impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
+    /// Lets the port make slots of what has arrived.
+    pub(crate) fn receive(&mut self) {
+        self.port.receive(&mut self.io, &mut self.frames);
+    }
+
+    /// Applies a request to the store. [`Applied::Wait`]: not before the medium takes a commit.
+    pub(crate) fn apply(&mut self, request: Request<'_>, value: Arrived<'_>) -> Applied {
+        loop {
+            let mut placer = Placer::new(&mut self.frames, value);
+            match self.store.apply(request, &mut placer) {
+                Applied::Wait if self.commit() => {}
+                applied => return applied,
+            }
+        }
+    }
+
+    /// Closes the open commit and starts it, if there is something in it and the medium would have
+    /// it now.
+    pub(crate) fn commit(&mut self) -> bool {
+        let bytes = self.store.open_bytes();
+        if bytes == 0 || self.store.is_read_only() || !self.medium.accepts_commit(bytes) {
+            return false;
+        }
+        let mut placer = Placer::new(&mut self.frames, Arrived::NONE);
+        let Some(commit) = self.store.seal(&mut placer) else {
+            return false;
+        };
+        let (id, kept) = (CommitId(commit.id), self.store.kept());
+        self.medium.commit(&mut self.io, &self.frames, id, commit.span, kept);
+        self.commits += 1;
+        true
+    }
+
+    /// Moves what keeps the log from shrinking, and persists a superblock that says so.
+    pub(crate) fn reclaim(&mut self) {
+        if self.store.is_read_only() || self.stopping {
+            return;
+        }
+        self.store.reclaim(&mut Placer::new(&mut self.frames, Arrived::NONE));
+        if let Some(superblock) = self.store.superblock_wanted() {
+            self.persist_superblock(&superblock);
+        }
+    }
+
+    pub(crate) fn persist_superblock(&mut self, superblock: &Superblock) {
+        let ticket = self.jobs.start(Job::Superblock(superblock.generation));
+        let span = place_superblock(&mut self.frames, superblock);
+        self.medium.persist(&mut self.io, &self.frames, ticket, &[span]);
+    }
+
+    /// Returns true if nothing is left to be made durable.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let open = self.store.open_bytes() > 0 && !self.store.is_read_only();
+        self.commits == 0 && self.jobs.is_empty() && !open
+    }
+
+    /// D7: the medium has failed. Flows are told before the turn ends.
+    pub(crate) fn fail(&mut self) {
+        self.store.fail();
+        self.failed = true;
+    }
+
+    /// Keeps `flow` from going on.
+    pub(crate) fn park(&mut self, flow: &mut Flow, why: Parked) {
+        flow.parked = Some(why);
+        if why == Parked::Medium {
+            self.waiting.push_back(flow.id);
+        }
+    }
+
+    /// Queues a reply that depends on `lsn` (D3).
+    pub(crate) fn reply(
+        &mut self,
+        flow: &mut Flow,
+        lsn: Lsn,
+        stored: &[Extent],
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        self.pools.furnish(&mut flow.output);
+        flow.output.reply(lsn, stored, write);
+        self.store.pin(stored);
+        // What it read will never be durable: it is recalled with the others.
+        self.failed |= self.store.is_read_only() && lsn > self.store.durable();
+        if !flow.answering {
+            flow.answering = true;
+            self.answering.push(flow.id);
+        }
+    }
+
+    /// Sends the replies of `flow` that may leave.
+    pub(crate) fn release(&mut self, flow: &mut Flow) {
+        // A read in flight may write the blocks around what it reads.
+        if flow.output.is_sending() || self.jobs.reads_any(flow.output.stored()) {
+            return;
+        }
+        let mut transmit = self.pools.transmit();
+        if flow.output.release(self.store.durable(), &mut transmit) {
+            self.port.transmit(&mut self.io, &self.frames, flow.id, transmit);
+        } else {
+            self.pools.give_transmit(transmit);
+        }
+        self.pools.strip(&mut flow.output);
+    }
+
+    /// D7: whatever waits for a commit that will not be is answered with 503, and the flow ends.
+    pub(crate) fn recall(&mut self, flow: &mut Flow) {
+        let store = &mut self.store;
+        if !flow.output.recall(store.durable(), |stored| store.unpin(stored)) {
+            return;
+        }
+        self.reply(flow, Lsn(0), &[], reply::lost);
+        self.end_input(flow);
+    }
+
+    /// Decides what becomes of a flow after something has happened on it.
+    pub(crate) fn fate(&mut self, flow: &mut Flow) -> Fate {
+        let takes_no_more = matches!(flow.input, Input::Discard)
+            || (flow.ended || self.stopping) && flow.is_caught_up();
+        if !takes_no_more || !flow.output.is_done() {
+            return Fate::Stays;
+        }
+        if flow.ended || flow.shut && flow.discarded > DISCARD_BYTES_MAX {
+            return Fate::Ends;
+        }
+        if flow.shut {
+            return Fate::Stays;
+        }
+        self.end_input(flow);
+        (flow.shut, flow.discarded) = (true, 0);
+        self.port.shut(&mut self.io, flow.id);
+        Fate::Lingers
+    }
+
+    /// Takes nothing more from `flow`.
+    pub(crate) fn end_input(&mut self, flow: &mut Flow) {
+        self.drop_input(flow);
+        flow.parked = None;
+        flow.input = Input::Discard;
+        self.resume(flow);
+    }
+
+    /// Gives up whatever has arrived on `flow` and was not applied.
+    fn drop_input(&mut self, flow: &mut Flow) {
+        if let Input::Body(body) | Input::Whole(body) =
+            std::mem::replace(&mut flow.input, Input::Discard)
+        {
+            self.drop_place(body.place);
+        }
+        self.pools.give_bytes(std::mem::take(&mut flow.stash));
+        self.pools.give_bytes(std::mem::take(&mut flow.backlog.bytes));
+        flow.backlog.at = 0;
+    }
+
+    /// Gives back the memory of a body that will not be appended.
+    pub(crate) fn drop_place(&mut self, place: Place) {
+        if let Place::Reserved(extents) = &place {
+            self.store.unreserve(extents);
+        }
+        self.recycle_place(place);
+    }
+
+    /// Gives back the memory of a body that was appended.
+    pub(crate) fn recycle_place(&mut self, place: Place) {
+        match place {
+            Place::Collected(bytes) => self.pools.give_bytes(bytes),
+            Place::Landed(pieces) => {
+                for piece in &pieces {
+                    self.landing.unhold(self.port.ring(), piece.buf);
+                }
+                self.pools.give_extents(pieces);
+            }
+            Place::Reserved(extents) => self.pools.give_extents(extents),
+        }
+    }
+
+    /// Receives on `flow` again, if that was paused.
+    pub(crate) fn resume(&mut self, flow: &mut Flow) {
+        if std::mem::take(&mut flow.paused) {
+            self.port.resume(&mut self.io, flow.id);
+        }
+    }
+
+    /// Closes `flow`, which has been removed from the table: gives back all that it held. A
+    /// transmit or a job of it that is under way gives back its own when it ends.
+    pub(crate) fn close(&mut self, mut flow: Flow) {
+        self.drop_input(&mut flow);
+        let store = &mut self.store;
+        flow.output.clear(|stored| store.unpin(stored));
+        self.pools.strip(&mut flow.output);
+        self.port.close(&mut self.io, flow.id);
+    }
+
+    /// Gives the port buffers to land in, for those that are drained.
+    pub(crate) fn provide(&mut self) {
+        let keeps = self.medium.profile().keeps_landed;
+        while let Some(buf) = self.port.drained() {
+            if keeps {
+                // What is kept in it stays; the port gets another one.
+                self.store.return_landing(buf);
+                self.landing.drained();
+            } else {
+                self.port.provide(&mut self.io, &mut self.frames, buf);
+            }
+        }
+        while self.landing.is_short() {
+            let Some(buf) = self.store.take_landing() else {
+                break;
+            };
+            self.landing.provided();
+            self.port.provide(&mut self.io, &mut self.frames, buf);
+        }
+    }
+
+    /// Gives the port the landing buffers that lie behind the region.
+    pub(crate) fn provide_first(&mut self, first: BufId, count: u32) {
+        for index in 0..count {
+            self.port.provide(&mut self.io, &mut self.frames, BufId(first.0 + index));
+        }
+    }
+}
+
+/// Writes a superblock into the frames, and returns where.
+pub(crate) fn place_superblock(frames: &mut Frames, superblock: &Superblock) -> Span {
+    let span = superblock.geometry.superblock(superblock.copy());
+    frames.store(span.at, &superblock.encode());
+    span
+}

@@ -1,0 +1,93 @@
+//! Work of the medium that is under way: bodies being persisted, records being read.
+
+use impasto_media::Ticket;
+use impasto_region::{Extent, Span, layout::BLOCK_BYTES};
+use impasto_ring::FlowId;
+use impasto_store::Load;
+
+/// What a ticket stands for. The extents are the job's as long as it lasts, also if its flow has
+/// gone.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// The body of a flow's append, in reserved blocks.
+    Body(FlowId, Vec<Extent>),
+    /// A record that a flow asked for, pinned.
+    Load(FlowId, Load, Vec<Extent>),
+    /// The superblock of this generation.
+    Superblock(u64),
+}
+
+/// The jobs under way, by ticket.
+#[derive(Debug, Default)]
+pub(crate) struct Jobs {
+    by_ticket: Vec<Option<Job>>,
+    open: usize,
+    loads: usize,
+    /// For the next call of the medium.
+    spans: Vec<Span>,
+}
+
+impl Jobs {
+    pub(crate) fn start(&mut self, job: Job) -> Ticket {
+        self.open += 1;
+        self.loads += usize::from(matches!(job, Job::Load(..)));
+        let free = self.by_ticket.iter().position(Option::is_none);
+        let index = free.unwrap_or(self.by_ticket.len());
+        if index == self.by_ticket.len() {
+            self.by_ticket.push(None);
+        }
+        self.by_ticket[index] = Some(job);
+        Ticket(index as u64)
+    }
+
+    pub(crate) fn end(&mut self, ticket: Ticket) -> Job {
+        let index = usize::try_from(ticket.0).expect("a ticket is an index");
+        let job = self.by_ticket[index].take().expect("a ticket is ended once");
+        self.open -= 1;
+        self.loads -= usize::from(matches!(job, Job::Load(..)));
+        job
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.open == 0
+    }
+
+    /// Returns true if a read under way may write a byte of `extents`.
+    pub(crate) fn reads_any(&self, extents: &[Extent]) -> bool {
+        self.loads > 0
+            && self.by_ticket.iter().flatten().any(|job| match job {
+                Job::Load(_, _, loading) => loading.iter().any(|loading| {
+                    let loading = blocks(loading.span());
+                    extents.iter().any(|extent| loading.overlaps(blocks(extent.span())))
+                }),
+                Job::Body(..) | Job::Superblock(_) => false,
+            })
+    }
+
+    /// Returns the whole blocks that hold `extents`, each block once, in a vector that
+    /// [`give_spans`](Self::give_spans) takes back.
+    pub(crate) fn spans(&mut self, extents: &[Extent]) -> Vec<Span> {
+        let mut spans = std::mem::take(&mut self.spans);
+        spans.extend(extents.iter().map(|extent| blocks(extent.span())));
+        spans.sort_unstable_by_key(|span| span.at);
+        spans.dedup_by(|next, last| {
+            let joins = next.at <= last.end();
+            if joins {
+                last.len = last.end().max(next.end()) - last.at;
+            }
+            joins
+        });
+        spans
+    }
+
+    pub(crate) fn give_spans(&mut self, mut spans: Vec<Span>) {
+        spans.clear();
+        self.spans = spans;
+    }
+}
+
+/// Returns the whole blocks that hold `span`.
+const fn blocks(span: Span) -> Span {
+    let start = span.at / BLOCK_BYTES * BLOCK_BYTES;
+    Span::new(start, span.end().next_multiple_of(BLOCK_BYTES) - start)
+}

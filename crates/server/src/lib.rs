@@ -1,0 +1,33 @@
+//! The server: the loop that owns port, medium and store, and speaks HTTP/1.1.
+//!
+//! [`start()`] recovers a region, [`Worker`] serves it. A worker is one thread and everything in
+//! it: it waits in one place ([`Enter`]), and is generic over what it waits on, where packets come
+//! from and what makes them durable, so that the crash checker runs the same loop on simulated
+//! hardware.
+//!
+//! To follow a packet, read [`Worker::turn`] first, then in this order: `input` (bytes to
+//! requests), `calls` (requests to replies), `output` (replies to transmits); `engine` is what they
+//! share, `flow` what is theirs.
+
+#![forbid(unsafe_code)]
+
+mod calls;
+pub mod config;
+mod engine;
+mod enter;
+mod flow;
+pub mod http;
+mod input;
+mod jobs;
+mod landing;
+mod linger;
+mod output;
+mod placer;
+mod pools;
+mod start;
+mod stop;
+mod worker;
+
+pub use enter::Enter;
+pub use start::{Report, StartError, start};
+pub use worker::{Parts, Worker};

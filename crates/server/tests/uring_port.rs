@@ -1,0 +1,155 @@
+//! The worker on real sockets and a real file.
+#![expect(clippy::unwrap_used, reason = "a failed call fails the test")]
+
+use std::{
+    fs::File,
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::Instant,
+};
+
+use impasto_media::{CpuLines, Disk, Medium, Pmem, UringDev};
+use impasto_region::{
+    Frames, Region,
+    layout::{Geometry, MediumKind},
+};
+use impasto_ring::{Limits, UringPort, listen};
+use impasto_server::{Parts, Worker, config::landing_bufs, start};
+use impasto_uring::Uring;
+
+/// A worker in a thread of its own.
+struct Server {
+    address: SocketAddr,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Server {
+    fn start(dir: &Path, kind: MediumKind) -> Self {
+        if !Region::exists(dir).unwrap() {
+            let geometry = Geometry::new(16 << 20).unwrap();
+            Region::create(dir, geometry, kind, &mut |_| {}).unwrap();
+        }
+        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, dir) = (Arc::clone(&stop), dir.to_owned());
+        let thread = std::thread::spawn(move || {
+            let region = Region::open(&dir).unwrap();
+            let geometry = region.superblock().geometry;
+            match kind {
+                MediumKind::Disk => {
+                    let file: File = region.open_direct().unwrap();
+                    let frames = Frames::anonymous(geometry, landing_bufs(geometry)).unwrap();
+                    serve(&region, listener, Disk::new(UringDev::new(file)), frames, &stopped);
+                }
+                _ => {
+                    let frames = Frames::shared(region.file(), geometry).unwrap();
+                    let medium = Pmem::new(CpuLines::detect(), kind);
+                    serve(&region, listener, medium, frames, &stopped);
+                }
+            }
+        });
+        Self { address, stop, thread }
+    }
+
+    fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).unwrap()
+    }
+
+    fn stop(self) {
+        self.stop.store(true, Ordering::Release);
+        // A connection wakes the loop.
+        let _woken = self.connect();
+        self.thread.join().unwrap();
+    }
+}
+
+fn serve(
+    region: &Region,
+    listener: std::net::TcpListener,
+    mut medium: impl Medium<Uring>,
+    mut frames: Frames,
+    stop: &AtomicBool,
+) {
+    let superblock = *region.superblock();
+    let mut io = Uring::new(256).unwrap();
+    let (store, _report) = start(&mut io, &mut medium, &mut frames, superblock).unwrap();
+    let port = UringPort::new(&mut io, &frames, [listener], Limits::default()).unwrap();
+    let clock = Box::new(Instant::now);
+    let geometry = superblock.geometry;
+    let parts = Parts { io, port, medium, frames, store, geometry, clock };
+    Worker::new(parts).run(stop).unwrap();
+}
+
+fn read_until(stream: &mut TcpStream, end: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while !bytes.ends_with(end) {
+        let mut byte = [0; 4096];
+        let count = stream.read(&mut byte).unwrap();
+        assert!(count > 0, "{}", String::from_utf8_lossy(&bytes));
+        bytes.extend_from_slice(&byte[..count]);
+    }
+    bytes
+}
+
+fn serves_and_serves_again(dir: &Path, kind: MediumKind) {
+    let value: Vec<u8> =
+        (0..300_000_u32).map(|at| at.to_le_bytes()[0] ^ at.to_le_bytes()[1]).collect();
+    let server = Server::start(dir, kind);
+    let mut stream = server.connect();
+    for (seq, len) in (1..).zip([0, 10, 3000, 300_000]) {
+        write!(stream, "POST /v1/logs/log HTTP/1.1\r\nContent-Length: {len}\r\n\r\n").unwrap();
+        stream.write_all(&value[..len]).unwrap();
+        let reply = String::from_utf8(read_until(&mut stream, b"\r\n\r\n")).unwrap();
+        assert!(reply.starts_with("HTTP/1.1 201 Created\r\n"), "{reply}");
+        assert!(reply.contains(&format!("Location: /v1/logs/log/{seq}\r\n")), "{reply}");
+    }
+    // Pipelined over many receives.
+    let small = "POST /v1/logs/many HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello".repeat(5000);
+    let mut reader = stream.try_clone().unwrap();
+    let sender = std::thread::spawn(move || stream.write_all(small.as_bytes()).map(|()| stream));
+    read_until(
+        &mut reader,
+        b"Location: /v1/logs/many/5000\r\nETag: \"5000\"\r\nContent-Length: 0\r\n\r\n",
+    );
+    let mut stream = sender.join().unwrap().unwrap();
+    // A client that is early refused sees the answer.
+    let mut refused = server.connect();
+    write!(refused, "POST /v1/logs/log HTTP/1.1\r\nContent-Length: 2000000\r\n\r\n").unwrap();
+    let sent = refused.write_all(&vec![0; 900_000]);
+    let mut answer = String::new();
+    refused.read_to_string(&mut answer).unwrap();
+    assert!(sent.is_ok() && answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    drop(refused);
+    write!(stream, "GET /v1/logs/many HTTP/1.1\r\n\r\n").unwrap();
+    read_until(&mut stream, b"{\"first\":1,\"next\":5001,\"records\":5000,\"bytes\":25000}\n");
+    server.stop();
+
+    let server = Server::start(dir, kind);
+    let mut stream = server.connect();
+    write!(stream, "GET /v1/logs/log/4 HTTP/1.1\r\nConnection: close\r\n\r\n").unwrap();
+    let mut reply = Vec::new();
+    stream.read_to_end(&mut reply).unwrap();
+    assert!(reply.ends_with(&value) && reply.starts_with(b"HTTP/1.1 200 OK\r\n"));
+    drop(stream);
+    server.stop();
+}
+
+#[test]
+fn a_file_on_disk_is_served_and_served_again() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    serves_and_serves_again(&dir.path().join("region"), MediumKind::Disk);
+}
+
+#[test]
+fn a_file_in_memory_is_served_and_served_again() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    serves_and_serves_again(&dir.path().join("region"), MediumKind::Shm);
+}
