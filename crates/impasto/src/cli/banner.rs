@@ -1,0 +1,85 @@
+//! What `impasto serve` says when it is ready.
+
+use std::{fmt, net::SocketAddr, path::Path, time::Duration};
+
+use impasto::region::layout::MediumKind;
+
+use super::args::size_text;
+
+/// The first lines on stdout. The last one ends with the address, for people and for scripts.
+#[derive(Debug)]
+pub(super) struct Banner<'a> {
+    pub(super) medium: MediumKind,
+    pub(super) dir: &'a Path,
+    pub(super) region_bytes: u64,
+    /// Records that recovery found.
+    pub(super) records: u64,
+    pub(super) recovery: Duration,
+    pub(super) http: SocketAddr,
+}
+
+impl fmt::Display for Banner<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (dir, size) = (self.dir.display(), size_text(self.region_bytes));
+        let millis = self.recovery.as_millis();
+        writeln!(f, "impasto {}", env!("CARGO_PKG_VERSION"))?;
+        writeln!(f, "medium     {}: {}", self.medium.name(), durability(self.medium))?;
+        writeln!(f, "data       {dir} ({size})")?;
+        writeln!(f, "recovered  {} records in {millis} ms", self.records)?;
+        if !self.http.ip().is_loopback() {
+            writeln!(f, "caution    whoever reaches this address may read, append and trim")?;
+        }
+        write!(f, "listening  http://{}", self.http)
+    }
+}
+
+/// Returns what an acknowledged record survives, in plain words.
+const fn durability(medium: MediumKind) -> &'static str {
+    match medium {
+        MediumKind::Disk | MediumKind::Pmem => {
+            "acknowledged = survives power loss, if the device honours flushes"
+        }
+        MediumKind::Shm => "survives a crash of the process, NOT a power loss or a reboot",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn banner(medium: MediumKind, http: &str) -> String {
+        let banner = Banner {
+            medium,
+            dir: Path::new("./impasto-data"),
+            region_bytes: 1 << 30,
+            records: 3,
+            recovery: Duration::from_millis(12),
+            http: http.parse().unwrap(),
+        };
+        banner.to_string()
+    }
+
+    #[test]
+    fn it_says_what_an_acknowledgement_is_worth() {
+        assert_eq!(
+            banner(MediumKind::Disk, "127.0.0.1:8080"),
+            format!(
+                "impasto {}\n\
+                 medium     disk: acknowledged = survives power loss, \
+                 if the device honours flushes\n\
+                 data       ./impasto-data (1GiB)\n\
+                 recovered  3 records in 12 ms\n\
+                 listening  http://127.0.0.1:8080",
+                env!("CARGO_PKG_VERSION")
+            )
+        );
+        assert!(banner(MediumKind::Shm, "[::1]:1").contains("NOT a power loss"));
+    }
+
+    /// There is no access control; a newcomer should not find out afterwards.
+    #[test]
+    fn an_address_that_others_reach_is_pointed_out() {
+        assert!(banner(MediumKind::Disk, "0.0.0.0:8080").contains("caution"));
+        assert!(!banner(MediumKind::Disk, "[::1]:8080").contains("caution"));
+    }
+}

@@ -1,0 +1,103 @@
+//! A running `impasto`, as its user meets it: a process, files, connections.
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    path::Path,
+    process::{Child, Command, ExitStatus, Output, Stdio},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// A directory on the disk that holds the build; /tmp is often in memory.
+pub(crate) fn place() -> TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+pub(crate) fn impasto(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_impasto"));
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+pub(crate) fn serve(dir: &Path, more: &[&str]) -> Command {
+    let mut command = impasto(&["serve", "--http", "127.0.0.1:0", "--data"]);
+    command.arg(dir).args(more);
+    command
+}
+
+pub(crate) fn verify(dir: &Path) -> Output {
+    impasto(&["verify", dir.to_str().unwrap()]).output().unwrap()
+}
+
+/// A running `impasto serve`; killed when it is dropped.
+pub(crate) struct Server {
+    pub(crate) process: Child,
+    pub(crate) banner: Vec<String>,
+}
+
+impl Server {
+    pub(crate) fn start(dir: &Path, more: &[&str]) -> Self {
+        let mut process = serve(dir, more).spawn().unwrap();
+        let mut banner = Vec::new();
+        for line in BufReader::new(process.stdout.take().unwrap()).lines() {
+            banner.push(line.unwrap());
+            if banner.last().unwrap().starts_with("listening") {
+                return Self { process, banner };
+            }
+        }
+        let output = process.wait_with_output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        panic!("the server ended: {text}");
+    }
+
+    pub(crate) fn says(&self, text: &str) -> bool {
+        self.banner.iter().any(|line| line.contains(text))
+    }
+
+    pub(crate) fn connect(&self) -> TcpStream {
+        let line = self.banner.last().unwrap();
+        TcpStream::connect(line.split("http://").nth(1).unwrap()).unwrap()
+    }
+
+    /// Sends `request` on a connection of its own, and returns all that comes back.
+    pub(crate) fn ask(&self, request: &str) -> String {
+        let mut stream = self.connect();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).unwrap();
+        reply
+    }
+
+    pub(crate) fn append(&self, value: &str) {
+        let len = value.len();
+        let reply = self.ask(&format!(
+            "POST /v1/logs/a HTTP/1.1\r\nConnection: close\r\nContent-Length: {len}\r\n\r\n{value}"
+        ));
+        assert!(reply.starts_with("HTTP/1.1 201"), "{reply}");
+    }
+
+    pub(crate) fn read(&self, seq: u64) -> String {
+        self.ask(&format!("GET /v1/logs/a/{seq} HTTP/1.1\r\nConnection: close\r\n\r\n"))
+    }
+
+    pub(crate) fn kill(&mut self) -> ExitStatus {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap()
+    }
+
+    pub(crate) fn stop(mut self, signal: Signal) -> ExitStatus {
+        let pid = Pid::from_child(&self.process);
+        kill_process(pid, signal).unwrap();
+        self.process.wait().unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _gone = self.process.kill();
+        let _gone = self.process.wait();
+    }
+}

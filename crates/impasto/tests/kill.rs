@@ -1,0 +1,239 @@
+//! SIGKILL under load: every 201 is there after the restart, with its bytes, and none twice.
+//!
+//! This shows the crash of a process only. What power loss does is shown on simulated hardware, by
+//! `crates/server/tests/crash.rs`.
+//!
+//! `IMPASTO_CRASH_ROUNDS` is the number of kills, `IMPASTO_SEED` the seed of lengths and moments.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+mod common;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+};
+
+use common::{Server, place, verify};
+use rustix::process::Signal;
+
+const CONNECTIONS: u64 = 8;
+/// Fewer logs than connections, so that several append to one.
+const LOGS: [&str; 3] = ["orders", "events", "raft"];
+
+struct Random(u64);
+
+impl Random {
+    /// splitmix64 (Steele, Lea, Flood, 2014).
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % end
+    }
+}
+
+/// Acknowledged values, by log and sequence number.
+type Acked = BTreeMap<(&'static str, u64), Value>;
+
+/// A value is made of its number and length, so that it need not be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Value {
+    number: u64,
+    len: usize,
+}
+
+impl Value {
+    fn bytes(self) -> Vec<u8> {
+        let mut bytes = format!("{:016x}{:08x}", self.number, self.len).into_bytes();
+        let mut random = Random(self.number);
+        bytes.resize_with(self.len.max(24), || u8::try_from(random.below(256)).unwrap());
+        bytes
+    }
+
+    fn of(bytes: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(bytes.get(..24)?).ok()?;
+        let number = u64::from_str_radix(&text[..16], 16).ok()?;
+        let len = usize::from_str_radix(&text[16..], 16).ok()?;
+        let value = Self { number, len };
+        (value.bytes() == bytes).then_some(value)
+    }
+}
+
+/// A connection that is kept alive.
+struct Client {
+    reader: BufReader<TcpStream>,
+}
+
+struct Reply {
+    status: u16,
+    location: String,
+    body: Vec<u8>,
+}
+
+impl Client {
+    fn new(stream: TcpStream) -> Self {
+        stream.set_nodelay(true).unwrap();
+        Self { reader: BufReader::new(stream) }
+    }
+
+    /// `None` when the server has died.
+    fn ask(&mut self, head: &str, body: &[u8]) -> Option<Reply> {
+        let request = format!("{head}\r\nContent-Length: {}\r\n\r\n", body.len());
+        let stream = self.reader.get_mut();
+        stream.write_all(&[request.as_bytes(), body].concat()).ok()?;
+        self.reply()
+    }
+
+    fn reply(&mut self) -> Option<Reply> {
+        let mut reply = Reply { status: 0, location: String::new(), body: Vec::new() };
+        let mut len = 0;
+        loop {
+            let mut line = String::new();
+            if self.reader.read_line(&mut line).ok()? == 0 {
+                return None;
+            }
+            let line = line.trim_end();
+            if let Some(status) = line.strip_prefix("HTTP/1.1 ") {
+                reply.status = status[..3].parse().unwrap();
+            } else if let Some(location) = line.strip_prefix("Location: ") {
+                reply.location = location.into();
+            } else if let Some(bytes) = line.strip_prefix("Content-Length: ") {
+                len = bytes.parse().unwrap();
+            } else if line.is_empty() {
+                break;
+            }
+        }
+        reply.body.resize(len, 0);
+        self.reader.read_exact(&mut reply.body).ok()?;
+        Some(reply)
+    }
+}
+
+/// Appends until the server dies.
+fn load(
+    mut client: Client,
+    seed: u64,
+    numbers: &AtomicU64,
+    acked: &Mutex<Acked>,
+    total: &AtomicU64,
+) {
+    let mut random = Random(seed);
+    let log = LOGS[usize::try_from(random.below(3)).unwrap()];
+    loop {
+        // Relaxed: only distinct numbers are wanted.
+        let number = numbers.fetch_add(1, Ordering::Relaxed);
+        let len = match random.below(40) {
+            0 => 60_000 + random.below(200_000),
+            1..8 => random.below(20_000),
+            _ => random.below(1_500),
+        };
+        let value = Value { number, len: usize::try_from(len).unwrap().max(24) };
+        let Some(reply) = client.ask(&format!("POST /v1/logs/{log} HTTP/1.1"), &value.bytes())
+        else {
+            return;
+        };
+        match reply.status {
+            201 => {
+                let seq = reply.location.rsplit('/').next().unwrap().parse().unwrap();
+                let before = acked.lock().unwrap().insert((log, seq), value);
+                assert_eq!(before, None, "{log}/{seq} was acknowledged twice");
+                total.fetch_add(1, Ordering::Relaxed);
+            }
+            507 => trim_half(&mut client, log, acked),
+            status => panic!("an append was answered {status}"),
+        }
+    }
+}
+
+/// Makes room, and forgets what need not be there any more.
+fn trim_half(client: &mut Client, log: &'static str, acked: &Mutex<Acked>) {
+    let mut acked = acked.lock().unwrap();
+    let seqs: Vec<u64> =
+        acked.range((log, 0)..=(log, u64::MAX)).map(|((_, seq), _)| *seq).collect();
+    let Some(&before) = seqs.get(seqs.len() / 2) else { return };
+    // Forgotten first: should the server die now, both are right.
+    acked.retain(|&(other, seq), _| other != log || seq >= before);
+    drop(acked);
+    client.ask(&format!("DELETE /v1/logs/{log}?before={before} HTTP/1.1"), &[]);
+}
+
+/// Everything that was acknowledged is there, whole, and nothing twice.
+fn check(server: &Server, acked: &Acked) {
+    let mut client = Client::new(server.connect());
+    for log in LOGS {
+        let info = client.ask(&format!("GET /v1/logs/{log} HTTP/1.1"), &[]).unwrap();
+        if info.status == 404 {
+            assert_eq!(acked.range((log, 0)..=(log, u64::MAX)).count(), 0, "log {log} is gone");
+            continue;
+        }
+        let (first, next) = (number(&info.body, "first"), number(&info.body, "next"));
+        let last = acked.range((log, 0)..=(log, u64::MAX)).next_back();
+        let acked_next = last.map_or(0, |((_, seq), _)| seq + 1);
+        assert!(next >= acked_next, "{log}: {acked_next} was acknowledged, ends at {next}");
+        let mut seen = HashMap::new();
+        for seq in first..next {
+            let reply = client.ask(&format!("GET /v1/logs/{log}/{seq} HTTP/1.1"), &[]).unwrap();
+            assert_eq!(reply.status, 200, "{log}/{seq}");
+            let value = Value::of(&reply.body).unwrap_or_else(|| panic!("{log}/{seq} is torn"));
+            if let Some(acked) = acked.get(&(log, seq)) {
+                assert_eq!(*acked, value, "{log}/{seq} has another value");
+            }
+            assert_eq!(seen.insert(value.number, seq), None, "{log}/{seq} is there twice");
+        }
+        let lost = acked.range((log, 0)..(log, first)).next();
+        assert_eq!(lost, None, "{log} starts at {first}, nobody trimmed that");
+    }
+}
+
+fn number(json: &[u8], field: &str) -> u64 {
+    let text = std::str::from_utf8(json).unwrap();
+    let rest = text.split(&format!("\"{field}\":")).nth(1).unwrap();
+    rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap()
+}
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap())
+}
+
+/// D3: without the wait for the commit a 201 could be lost with the process that gave it.
+#[test]
+fn every_acknowledged_record_outlives_sigkill() {
+    let (seed, rounds) = (setting("IMPASTO_SEED", 1), setting("IMPASTO_CRASH_ROUNDS", 5));
+    println!("IMPASTO_SEED={seed}, IMPASTO_CRASH_ROUNDS={rounds}");
+    let dir = place();
+    let acked = Mutex::new(Acked::new());
+    let (numbers, total) = (AtomicU64::new(1), AtomicU64::new(0));
+    let mut random = Random(seed);
+    let mut server = Server::start(dir.path(), &["--size", "64MiB"]);
+    for round in 0..rounds {
+        let goal = total.load(Ordering::Relaxed) + 50 + random.below(1_000);
+        thread::scope(|scope| {
+            for connection in 0..CONNECTIONS {
+                let client = Client::new(server.connect());
+                let seed = seed ^ (round << 32) ^ connection;
+                let (numbers, acked, total) = (&numbers, &acked, &total);
+                scope.spawn(move || load(client, seed, numbers, acked, total));
+            }
+            while total.load(Ordering::Relaxed) < goal {
+                thread::yield_now();
+            }
+            assert!(!server.kill().success());
+        });
+        if round % 5 == 0 {
+            let output = verify(dir.path());
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        }
+        server = Server::start(dir.path(), &[]);
+        check(&server, &acked.lock().unwrap());
+    }
+    println!("{} records acknowledged", total.load(Ordering::Relaxed));
+    assert!(server.stop(Signal::TERM).success());
+}
