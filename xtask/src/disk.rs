@@ -1,0 +1,118 @@
+//! Tests on a file system that fills up: a small ext4 image on a loop device, made and unmade here.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use crate::{
+    Failure,
+    run::{Step, target_dir, tests_that_read},
+};
+
+/// Tells a test where the small file system is.
+const KEY: &str = "IMPASTO_SMALL_FS";
+/// Room for a few regions of the smallest size and not for many.
+const IMAGE_BYTES: u64 = 96 << 20;
+
+/// Whether a machine that cannot run these tests is a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Skips {
+    Allow,
+    Deny,
+}
+
+/// Runs every test that reads `IMPASTO_SMALL_FS`.
+pub(crate) fn run(skips: Skips) -> Result<(), Failure> {
+    let tests = tests_that_read(KEY)?;
+    if tests.is_empty() {
+        return skipped(skips, &format!("no test reads {KEY}"));
+    }
+    let mounted = match Mounted::new(&target_dir().join("small-fs")) {
+        Ok(mounted) => mounted,
+        Err(why) => return skipped(skips, &format!("{} tests: {why}", tests.len())),
+    };
+    for (package, test) in tests {
+        let args = format!("test -p {package} --test {test} -- --nocapture");
+        Step::cargo("disk: small file system", &args).env(KEY, mounted.path()).run()?;
+    }
+    mounted.end()
+}
+
+fn skipped(skips: Skips, why: &str) -> Result<(), Failure> {
+    println!("{}", skip_line(skips, why)?);
+    Ok(())
+}
+
+fn skip_line(skips: Skips, why: &str) -> Result<String, Failure> {
+    match skips {
+        Skips::Allow => Ok(format!("skipped: {why}")),
+        Skips::Deny => Err(format!("disk: {why}, and --deny-skips was given").into()),
+    }
+}
+
+/// A mounted file system; unmounted when dropped, also when a test or this program fails.
+struct Mounted {
+    dir: PathBuf,
+    image: PathBuf,
+}
+
+impl Mounted {
+    fn new(base: &Path) -> Result<Self, Failure> {
+        if tool("id", &["-u"])?.trim() != "0" {
+            return Err("mounting a loop device needs root".into());
+        }
+        let (image, dir) = (base.with_extension("img"), base.to_path_buf());
+        fs::create_dir_all(&dir)?;
+        // A run that was killed left it mounted.
+        let _ = tool("umount", &[&dir.to_string_lossy()]);
+        fs::File::create(&image)?.set_len(IMAGE_BYTES)?;
+        let (image_path, dir_path) = (image.to_string_lossy(), dir.to_string_lossy());
+        tool("mkfs.ext4", &["-q", "-F", &image_path])?;
+        tool("mount", &["-o", "loop", &image_path, &dir_path])?;
+        Ok(Self { dir, image })
+    }
+
+    fn path(&self) -> String {
+        self.dir.to_string_lossy().into_owned()
+    }
+
+    fn end(self) -> Result<(), Failure> {
+        tool("umount", &[&self.path()])?;
+        Ok(())
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // After `end` it is not mounted any more; that nothing is left to undo is no failure.
+        let _ = tool("umount", &[&self.path()]);
+        let _ = fs::remove_file(&self.image);
+    }
+}
+
+fn tool(program: &str, args: &[&str]) -> Result<String, Failure> {
+    let output = Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| format!("{program}: {e}"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{program}: {}", said.trim()).into());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A machine that checks nothing must not look like one that has checked.
+    #[test]
+    fn a_skip_fails_where_skips_are_denied() {
+        assert!(skip_line(Skips::Allow, "no loop device").is_ok());
+        assert!(skip_line(Skips::Deny, "no loop device").is_err());
+    }
+}
