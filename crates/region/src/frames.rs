@@ -13,7 +13,12 @@
 
 #![expect(unsafe_code, reason = "memory that the kernel writes, too; see above")]
 
-use std::{fmt, io, os::fd::AsFd, ptr::NonNull, sync::Arc};
+use std::{
+    fmt, io,
+    os::fd::AsFd,
+    ptr::NonNull,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use rustix::mm::{MapFlags, ProtFlags};
 
@@ -82,10 +87,11 @@ impl Frames {
     }
 
     /// Maps the region `file` itself, shared and writable; its landing buffers are buffers of the
-    /// region.
+    /// region. As long as it is mapped the file is written through these frames alone, by nobody
+    /// else, and keeps its size: its lock sees to other processes.
     ///
     /// # Errors
-    /// What `mmap` returns.
+    /// `ResourceBusy` if this process has mapped the file already; else what `mmap` returns.
     pub fn shared(file: impl AsFd, geometry: Geometry) -> io::Result<Self> {
         let map = Map::shared(file, geometry.region_bytes())?;
         Ok(Self::new(map, geometry.bufs_end().0))
@@ -122,7 +128,8 @@ impl Frames {
         //   mapping, which lives as long as `self`.
         // - initialised: mapped pages are.
         // - not written during the borrow: stores in this process take `&mut self`, and no writer
-        //   on loan may touch the span (asserted above; a new loan takes `&mut self`).
+        //   on loan may touch the span (asserted above; a new loan takes `&mut self`). A shared
+        //   file has one mapping (`Shared`); that nobody writes it beside, is asked by `shared`.
         // - `len` is at most the mapping's size, which `mmap` keeps below `isize::MAX`.
         unsafe { std::slice::from_raw_parts(self.address(span).as_ptr(), len) }
     }
@@ -328,6 +335,40 @@ impl Frames {
 pub struct Map {
     start: NonNull<u8>,
     bytes: u64,
+    /// Dropped last: after the unmapping.
+    _shared: Option<Shared>,
+}
+
+/// The only mapping of a file: two would be two `&mut` ways to the same bytes.
+struct Shared {
+    device: u64,
+    inode: u64,
+}
+
+/// Device and inode of every file that is mapped.
+static SHARED: Mutex<Vec<(u64, u64)>> = Mutex::new(Vec::new());
+
+impl Shared {
+    fn of(file: impl AsFd) -> io::Result<Self> {
+        let stat = rustix::fs::fstat(file)?;
+        let (device, inode) = (stat.st_dev, stat.st_ino);
+        let mut mapped = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if mapped.contains(&(device, inode)) {
+            return Err(io::Error::new(
+                io::ErrorKind::ResourceBusy,
+                "the region is mapped already",
+            ));
+        }
+        mapped.push((device, inode));
+        Ok(Self { device, inode })
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let mut mapped = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        mapped.retain(|file| *file != (self.device, self.inode));
+    }
 }
 
 // SAFETY: a `Map` is an address range and no access; every access goes through `Frames`, whose
@@ -342,21 +383,23 @@ impl Map {
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory in use.
         let start = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), len, PROT, flags) }?;
-        Ok(Self::mapped(start.cast(), bytes))
+        Ok(Self::mapped(start.cast(), bytes, None))
     }
 
     fn shared(file: impl AsFd, bytes: u64) -> io::Result<Self> {
         let len = usize::try_from(bytes).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let shared = Shared::of(&file)?;
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory in use. That
         // the file keeps its size is checked at open and guarded by the region's lock.
         let start = unsafe {
             rustix::mm::mmap(std::ptr::null_mut(), len, PROT, MapFlags::SHARED, file, 0)
         }?;
-        Ok(Self::mapped(start.cast(), bytes))
+        Ok(Self::mapped(start.cast(), bytes, Some(shared)))
     }
 
-    fn mapped(start: *mut u8, bytes: u64) -> Self {
-        Self { start: NonNull::new(start).expect("mmap returns no null"), bytes }
+    fn mapped(start: *mut u8, bytes: u64, shared: Option<Shared>) -> Self {
+        let start = NonNull::new(start).expect("mmap returns no null");
+        Self { start, bytes, _shared: shared }
     }
 
     fn address(&self, span: Span) -> NonNull<u8> {
@@ -433,6 +476,21 @@ mod tests {
         let mut loan = frames.loan(landing);
         let _same_name = others.loan(landing);
         others.land(&mut loan, b"hello");
+    }
+
+    /// Otherwise a store through one mapping would change bytes borrowed from the other.
+    #[test]
+    fn a_file_is_mapped_once_at_a_time() {
+        let geometry = Geometry::new(16 << 20).unwrap();
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(geometry.region_bytes()).unwrap();
+        let mut frames = Frames::shared(&file, geometry).unwrap();
+        frames.store(4096, b"hello");
+        let again = Frames::shared(file.try_clone().unwrap(), geometry);
+        assert_eq!(again.unwrap_err().kind(), io::ErrorKind::ResourceBusy);
+        drop(frames);
+        let frames = Frames::shared(&file, geometry).unwrap();
+        assert_eq!(frames.bytes(Span::new(4096, 5)), b"hello");
     }
 
     #[test]

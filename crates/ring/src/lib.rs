@@ -155,6 +155,12 @@ pub trait Port<I> {
     /// flow is closed before.
     fn transmit(&mut self, io: &mut I, frames: &Frames, flow: FlowId, transmit: Transmit);
 
+    /// As [`transmit`](Self::transmit), if nobody waits for its end: [`Port::sent`] may report it
+    /// late, when something else has happened. Saves the loop a turn.
+    fn transmit_quiet(&mut self, io: &mut I, frames: &Frames, flow: FlowId, transmit: Transmit) {
+        self.transmit(io, frames, flow, transmit);
+    }
+
     /// Returns a transmit that has ended.
     fn sent(&mut self) -> Option<Sent>;
 

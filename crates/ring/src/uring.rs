@@ -300,6 +300,26 @@ impl UringPort {
         self.forget_gone(io, index);
     }
 
+    fn send(
+        &mut self,
+        id: FlowId,
+        transmit: Transmit,
+        start: impl FnOnce(Token, &Fd, Vec<u8>, &mut dyn Iterator<Item = Piece>) -> Op,
+    ) {
+        let Some(flow) = self.flows.open_mut(id) else {
+            let result = Err(io::ErrorKind::NotConnected.into());
+            return self.sent.push_back(Sent { flow: id, transmit, result });
+        };
+        assert!(flow.sending.is_none(), "one transmit per flow at a time");
+        let Transmit { bytes, parts } = transmit;
+        let mut pieces = parts.iter().map(|part| match *part {
+            Part::Bytes { at, len } => Piece::Bytes { at, len },
+            Part::Stored(extent) => Piece::Stored(extent.span()),
+        });
+        let send = start(Kind::Send.token(id.index), &flow.socket, bytes, &mut pieces);
+        flow.sending = Some((send, parts));
+    }
+
     /// Ends a flow that was closed, if nothing of it is in flight any more.
     fn forget_gone(&mut self, io: &mut Uring, index: u32) {
         if let Some(socket) = self.flows.take_gone(index) {
@@ -334,18 +354,15 @@ impl Port<Uring> for UringPort {
     }
 
     fn transmit(&mut self, io: &mut Uring, frames: &Frames, id: FlowId, transmit: Transmit) {
-        let Some(flow) = self.flows.open_mut(id) else {
-            let result = Err(io::ErrorKind::NotConnected.into());
-            return self.sent.push_back(Sent { flow: id, transmit, result });
-        };
-        assert!(flow.sending.is_none(), "one transmit per flow at a time");
-        let Transmit { bytes, parts } = transmit;
-        let pieces = parts.iter().map(|part| match *part {
-            Part::Bytes { at, len } => Piece::Bytes { at, len },
-            Part::Stored(extent) => Piece::Stored(extent.span()),
+        self.send(id, transmit, |token, socket, bytes, pieces| {
+            io.send(token, socket, frames, bytes, pieces)
         });
-        let send = io.send(Kind::Send.token(id.index), &flow.socket, frames, bytes, pieces);
-        flow.sending = Some((send, parts));
+    }
+
+    fn transmit_quiet(&mut self, io: &mut Uring, frames: &Frames, id: FlowId, transmit: Transmit) {
+        self.send(id, transmit, |token, socket, bytes, pieces| {
+            io.send_quiet(token, socket, frames, bytes, pieces)
+        });
     }
 
     fn sent(&mut self) -> Option<Sent> {
@@ -376,6 +393,9 @@ impl Port<Uring> for UringPort {
             flow.is_shutting = true;
             if flow.sending.is_none() {
                 io.shutdown(Kind::Shut.token(id.index), &flow.socket);
+            } else {
+                // Now somebody waits for its end.
+                io.timer(Kind::Rest.token(0), Duration::ZERO);
             }
         }
     }

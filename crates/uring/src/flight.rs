@@ -108,6 +108,8 @@ pub(crate) struct Flight {
     port: VecDeque<Completion>,
     dev: VecDeque<Completion>,
     own: VecDeque<Completion>,
+    /// Quiet sends whose end is not known.
+    quiet: Vec<Op>,
     #[expect(clippy::vec_box, reason = "a message moves with its allocations, back into flight")]
     spare: Vec<Box<Message>>,
 }
@@ -167,6 +169,34 @@ impl Flight {
         while let Some(entry) = self.pending.pop_front() {
             self.end(Op::of(entry.get_user_data()));
         }
+    }
+
+    /// Notes that `op` was started as a quiet send.
+    pub(crate) fn expect_silence(&mut self, op: Op) {
+        self.quiet.push(op);
+    }
+
+    /// Completes quiet sends of which nothing was heard. The kernel has taken all that was started,
+    /// and everything that it had to say of that was routed.
+    pub(crate) fn end_silence(&mut self) {
+        for index in 0..self.quiet.len() {
+            let op = self.quiet[index];
+            let Some(Operation { token, kind: Kind::Send(message), .. }) = self.get_mut(op) else {
+                continue;
+            };
+            if !message.end_quiet() {
+                continue;
+            }
+            message.advance_all();
+            let (token, result) = (*token, Ok(message.sent()));
+            let operation = self.end(op).expect("it is there, seen above");
+            let handed = self.take_back(operation, Handed::Nothing, &result);
+            if let Some(token) = token {
+                let completion = Completion { token, result, more: false, handed };
+                self.queue(token.owner).push_back(completion);
+            }
+        }
+        self.quiet.clear();
     }
 
     pub(crate) fn spare_message(&mut self) -> Box<Message> {
@@ -243,15 +273,21 @@ impl Operation {
     /// Notes what a send has sent: returns the entry that sends the rest, or makes `result` that of
     /// all.
     fn rest_of_send(&mut self, result: &mut io::Result<u32>) -> Option<Entry> {
-        let (Kind::Send(message), Ok(count)) = (&mut self.kind, &*result) else {
+        let Kind::Send(message) = &mut self.kind else {
             return None;
         };
-        let (count, left) = (*count, message.advance(*count));
+        let was_quiet = message.end_quiet();
+        let count = match result {
+            Ok(count) => *count,
+            Err(error) if was_quiet && error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(_) => return None,
+        };
+        let left = message.advance(count);
         if !left {
             *result = Ok(message.sent());
         } else if self.cancelled {
             *result = Err(Errno::CANCELED.into());
-        } else if count == 0 {
+        } else if count == 0 && !was_quiet {
             *result = Err(io::ErrorKind::WriteZero.into());
         } else {
             let fd = self.fd.as_ref().expect("a send has a socket");

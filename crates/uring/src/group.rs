@@ -250,8 +250,9 @@ impl BufGroup {
         //   before.
         // - not written again: the kernel goes on behind what it has filled, and uses a piece once.
         let extent = unsafe { frames.landed(loan, taken) }.part(0, landing.len);
+        // Without a byte an entry is not used up, whatever the kernel says of the end of a stream.
         let over = match self.mode {
-            Mode::Incremental => !landing.more,
+            Mode::Incremental => !landing.more && landing.len > 0,
             Mode::Pieces => frames.landed_bytes(loan) == BUF_BYTES,
         };
         let full = if over { Some(self.retire(frames, place)) } else { None };
@@ -266,8 +267,9 @@ impl BufGroup {
         if frames.landed_bytes(&loan) == BUF_BYTES {
             frames.settle(loan);
         } else {
-            // SAFETY: the kernel has dropped the entry from the ring (BUF_MORE is clear), and all
-            // completions of it were taken, so nobody writes to the buffer any more.
+            // SAFETY: the kernel has dropped the entry from the ring (BUF_MORE is clear behind
+            // bytes), and all completions of it were taken, so nobody writes to the buffer any
+            // more.
             unsafe { frames.close(loan) }
         }
         buf
@@ -333,5 +335,34 @@ impl Pages {
 
     fn entry(&self, index: usize) -> &Entry {
         &self.0[index / ENTRIES_OF_PAGE].0[index % ENTRIES_OF_PAGE]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use impasto_region::layout::Geometry;
+
+    use super::*;
+
+    /// Some kernels leave out `BUF_MORE` where a receive took an entry and got nothing, and go on
+    /// filling it: taken for over, the buffer would be read while the kernel writes.
+    #[test]
+    fn a_landing_of_no_bytes_does_not_end_an_incremental_buffer() {
+        const BUFFER: u32 = 1;
+        const MORE: u32 = 1 << 4;
+        let geometry = Geometry::new(16 << 20).unwrap();
+        let mut frames = Frames::anonymous(geometry, 1).unwrap();
+        let mut io = Uring::new(8).unwrap();
+        let mut group = BufGroup::with_mode(&mut io, &frames, 1, Mode::Incremental).unwrap();
+        let buf = geometry.bufs_end();
+        group.provide(&mut frames, buf);
+        let sequence = group.sequence();
+        for (result, flags) in [(5, BUFFER | MORE), (0, BUFFER), (-104, BUFFER)] {
+            let landing = sequence.landing(result, flags).unwrap();
+            assert_eq!(group.land(&mut frames, landing).full, None, "{result}");
+        }
+        assert!(!frames.is_settled(buf.whole().span()));
+        let rest = sequence.landing((256 << 10) - 5, BUFFER).unwrap();
+        assert_eq!(group.land(&mut frames, rest).full, Some(buf));
     }
 }

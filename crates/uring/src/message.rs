@@ -1,9 +1,13 @@
 //! What a send sends: pieces of owned bytes and of frames, as the kernel wants to see them.
 
-use std::ptr;
+use std::{mem, ptr};
 
 use impasto_region::{Frames, Span};
-use io_uring::{opcode, squeue::Entry, types};
+use io_uring::{
+    opcode,
+    squeue::{self, Entry},
+    types,
+};
 use rustix::net::{RecvFlags, SendFlags};
 
 /// A piece of what is sent.
@@ -30,6 +34,8 @@ pub(crate) struct Message {
     bytes: Vec<u8>,
     sent: u64,
     left: u64,
+    /// The entry in flight reports only what it could not do at once.
+    is_quiet: bool,
 }
 
 /// `struct iovec`.
@@ -55,6 +61,8 @@ struct Header {
 
 /// The kernel takes so many iovecs at once (`UIO_MAXIOV`).
 const IOVECS_MAX: usize = 1024;
+/// Longer messages seldom fit into a socket's buffer at once.
+const QUIET_BYTES_MAX: u64 = 16 << 10;
 
 impl Message {
     pub(crate) fn new() -> Box<Self> {
@@ -68,7 +76,7 @@ impl Message {
             flags: 0,
         };
         let (iovecs, bytes) = (Vec::new(), Vec::new());
-        Box::new(Self { header, iovecs, first: 0, bytes, sent: 0, left: 0 })
+        Box::new(Self { header, iovecs, first: 0, bytes, sent: 0, left: 0, is_quiet: false })
     }
 
     /// Takes what to send.
@@ -97,21 +105,47 @@ impl Message {
 
     /// Returns the operation that sends what is left.
     pub(crate) fn entry(&mut self, fd: types::Fd) -> Entry {
-        // The kernel itself goes on after a short send.
-        const FLAGS: u32 = SendFlags::NOSIGNAL.bits() | RecvFlags::WAITALL.bits();
+        self.entry_with(fd, SendFlags::NOSIGNAL)
+    }
+
+    /// As [`entry`](Self::entry), for a short message: one that does not wait, and completes only
+    /// if it did not send everything.
+    pub(crate) fn quiet_entry(&mut self, fd: types::Fd) -> Entry {
+        self.is_quiet = (1..=QUIET_BYTES_MAX).contains(&self.left);
+        if self.is_quiet {
+            let entry = self.entry_with(fd, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+            entry.flags(squeue::Flags::SKIP_SUCCESS)
+        } else {
+            self.entry(fd)
+        }
+    }
+
+    fn entry_with(&mut self, fd: types::Fd, flags: SendFlags) -> Entry {
+        // The kernel itself goes on after a short send, and takes one for a failure.
+        let flags = flags.bits() | RecvFlags::WAITALL.bits();
         match &self.iovecs[self.first..] {
             [] => opcode::Nop::new().build(),
             [Iovec { base, len }] => {
                 let len = u32::try_from(*len).unwrap_or(u32::MAX);
-                opcode::Send::new(fd, *base, len).flags(FLAGS.cast_signed()).build()
+                opcode::Send::new(fd, *base, len).flags(flags.cast_signed()).build()
             }
             rest => {
                 self.header.iovecs = rest.as_ptr();
                 self.header.iovecs_len = rest.len().min(IOVECS_MAX);
                 let header = ptr::from_ref(&self.header);
-                opcode::SendMsg::new(fd, header.cast()).flags(FLAGS).build()
+                opcode::SendMsg::new(fd, header.cast()).flags(flags).build()
             }
         }
+    }
+
+    /// Returns true if the entry in flight was quiet; the next one is not.
+    pub(crate) const fn end_quiet(&mut self) -> bool {
+        mem::replace(&mut self.is_quiet, false)
+    }
+
+    /// Notes that the kernel took all of a quiet entry.
+    pub(crate) fn advance_all(&mut self) {
+        (self.sent, self.left, self.first) = (self.sent + self.left, 0, self.iovecs.len());
     }
 
     /// Notes that the kernel took `count` bytes more; returns true if something is left.
@@ -138,7 +172,7 @@ impl Message {
 
     /// Gives the bytes back.
     pub(crate) fn take_bytes(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.bytes)
+        mem::take(&mut self.bytes)
     }
 }
 

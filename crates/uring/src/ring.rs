@@ -25,6 +25,7 @@ use crate::{
     BufGroup, Completion, Fd, Mode, Op, Owner, Piece, SetupError, Token,
     flight::{Flight, Kind, Operation, Posted},
     group::Pages,
+    message::Message,
 };
 
 /// One io_uring. It belongs to the thread that made it (`IORING_SETUP_SINGLE_ISSUER`).
@@ -124,11 +125,31 @@ impl Uring {
         bytes: Vec<u8>,
         pieces: impl IntoIterator<Item = Piece>,
     ) -> Op {
-        self.attach(frames);
-        let mut message = self.flight.spare_message();
-        message.fill(frames, bytes, pieces);
+        let mut message = self.message(frames, bytes, pieces);
         let entry = message.entry(socket.target());
         self.start(token, socket, entry, Kind::Send(message))
+    }
+
+    /// As [`send`](Self::send), for bytes that nobody waits to be rid of: if the socket takes them
+    /// at once, that does not end the wait of [`enter`](Self::enter), and the completion comes when
+    /// something else has. For whoever sends a reply and waits for the next request, that saves a
+    /// system call.
+    ///
+    /// # Panics
+    /// As [`send`](Self::send).
+    pub fn send_quiet(
+        &mut self,
+        token: Token,
+        socket: &Fd,
+        frames: &Frames,
+        bytes: Vec<u8>,
+        pieces: impl IntoIterator<Item = Piece>,
+    ) -> Op {
+        let mut message = self.message(frames, bytes, pieces);
+        let entry = message.quiet_entry(socket.target());
+        let op = self.start(token, socket, entry, Kind::Send(message));
+        self.flight.expect_silence(op);
+        op
     }
 
     /// Writes `span` of `frames` to the same offset of `file`; with `dsync` the write is durable
@@ -230,17 +251,14 @@ impl Uring {
     /// What the kernel says to `io_uring_enter`; nothing that one operation could cause.
     pub fn enter(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         while self.fill_queue() {
-            self.call(0, None)?;
-            self.reap();
+            self.turn(0, None)?;
             if self.ring.submission().is_full() {
                 // The kernel takes nothing at the moment; the next turn tries again.
                 return Ok(());
             }
         }
         let waits = !self.flight.has_completions() && timeout != Some(Duration::ZERO);
-        self.call(u32::from(waits), timeout)?;
-        self.reap();
-        Ok(())
+        self.turn(u32::from(waits), timeout)
     }
 
     /// Returns a completion of `owner`, in the order in which the kernel posted them.
@@ -282,6 +300,18 @@ impl Uring {
         self.flight.start(entry, Operation { token, fd, kind, cancelled: false })
     }
 
+    fn message(
+        &mut self,
+        frames: &Frames,
+        bytes: Vec<u8>,
+        pieces: impl IntoIterator<Item = Piece>,
+    ) -> Box<Message> {
+        self.attach(frames);
+        let mut message = self.flight.spare_message();
+        message.fill(frames, bytes, pieces);
+        message
+    }
+
     /// Moves what was started to the submission queue; returns true if some of it did not fit.
     fn fill_queue(&mut self) -> bool {
         let mut queue = self.ring.submission();
@@ -298,6 +328,22 @@ impl Uring {
             self.flight.pending.pop_front();
         }
         false
+    }
+
+    /// Enters the kernel once, and routes what it says.
+    fn turn(&mut self, wanted: u32, timeout: Option<Duration>) -> io::Result<()> {
+        self.call(wanted, timeout)?;
+        let is_taken = self.flight.pending.is_empty() && self.ring.submission().is_empty();
+        self.reap();
+        // A quiet send is over when its entry is taken, since it does not wait; if it has failed or
+        // was short, the kernel has said so before it returned. Unless it could not, for want of
+        // room in the queue, or of memory.
+        let has_heard_all =
+            !self.ring.submission().cq_overflow() && self.ring.completion().overflow() == 0;
+        if is_taken && has_heard_all {
+            self.flight.end_silence();
+        }
+        Ok(())
     }
 
     /// Enters the kernel once.
@@ -342,8 +388,7 @@ impl Uring {
             // error.
             let submitter = self.ring.submitter();
             let _none = submitter.register_sync_cancel(Some(Timespec::new()), CancelBuilder::any());
-            let entered = self.call(1, Some(DROP_WAIT));
-            self.reap();
+            let entered = self.turn(1, Some(DROP_WAIT));
             self.flight.abandon_pending();
             if entered.is_err() {
                 return false;

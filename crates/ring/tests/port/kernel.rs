@@ -60,6 +60,42 @@ fn receives_go_on_after_an_overflow_of_completions() {
     every::streams_arrive_whole_and_in_order_over_few_buffers_and_slots(rig, &peer);
 }
 
+/// Without the wake-up, the end of a stream would wait behind a reply until somebody else does
+/// something.
+#[test]
+fn what_follows_a_quiet_transmit_does_not_wait_for_others() {
+    for closes in [false, true] {
+        let (mut rig, peer) = on_kernel(Mode::Incremental, 64, 2);
+        rig.provide();
+        let mut conn = peer.open();
+        rig.until(|rig| !rig.opened.is_empty());
+        rig.turn();
+        let flow = rig.opened[0];
+        let (bytes, parts) = (b"bye".to_vec(), vec![Part::Bytes { at: 0, len: 3 }]);
+        rig.port.transmit_quiet(&mut rig.io, &rig.frames, flow, Transmit { bytes, parts });
+        if closes {
+            rig.port.close(&mut rig.io, flow);
+        } else {
+            rig.port.shut(&mut rig.io, flow);
+        }
+        let reader = std::thread::spawn(move || {
+            let mut all = String::new();
+            conn.set_nonblocking(false).unwrap();
+            conn.read_to_string(&mut all).map(|_| all).unwrap()
+        });
+        // These end, though nothing happens but on this flow.
+        let start = Instant::now();
+        while rig.sent.is_empty() {
+            rig.io.enter(Some(Duration::from_secs(10))).unwrap();
+            rig.turn();
+        }
+        assert!(start.elapsed() < Duration::from_secs(10), "it waited for others");
+        assert!(rig.sent[0].result.is_ok(), "{:?}", rig.sent);
+        rig.io.enter(Some(Duration::ZERO)).unwrap();
+        assert_eq!(reader.join().unwrap(), "bye");
+    }
+}
+
 /// Without the cancel of the send, a reader that stopped reading would keep its flow for ever.
 #[test]
 fn closing_ends_a_transmit_that_nobody_reads() {
