@@ -13,9 +13,12 @@ use crate::{
     tail::{Need, Room},
 };
 
-/// Most logs looked at, and most states moved, in one call: a bound on the time of a turn.
+/// Most bytes of state moved in one call: a bound on the time of a turn. Many, so that the padding
+/// of their commit is at most 1/32 of them: less than what makes moving pay, or moved states would
+/// be worth moving again, for ever.
+const BYTES_PER_CALL: u64 = 128 << 10;
+/// Most logs looked at in one call, once one was moved.
 const LOGS_PER_CALL: u32 = 4096;
-const MOVES_PER_CALL: u32 = 64;
 
 /// How much of the log is live, and how far the front was searched for state.
 #[derive(Debug, Default)]
@@ -51,47 +54,53 @@ impl Store {
     /// # Durability
     /// Volatile, as [`apply`](Self::apply): the front is freed when what was moved is durable (D4).
     pub fn reclaim(&mut self, sink: &mut impl Sink) {
-        self.tail.give_retired(&mut self.space);
+        // What was dead at the start, too: if nothing can be appended, no commit will set it free.
+        self.advance();
         let Some(end) = self.front_to_move() else {
             return;
         };
-        let mut moves = 0;
-        for _ in 0..LOGS_PER_CALL.min(self.logs.len()) {
-            if moves == MOVES_PER_CALL || self.tail.segments[0].state == 0 {
+        let mut moved = 0;
+        for looked in 0..self.logs.len() {
+            let enough = moved >= BYTES_PER_CALL || moved > 0 && looked >= LOGS_PER_CALL;
+            if enough || self.tail.segments[0].state == 0 {
                 break;
             }
             let log = self.reclaim.cursor % self.logs.len();
             let state = self.logs.get(log);
             if state.state < end || state.trim.is_some_and(|trim| trim < end) {
-                if !self.move_state(log, sink) {
+                let Some(bytes) = self.move_state(log, sink) else {
                     break;
-                }
-                moves += 1;
+                };
+                moved += bytes;
             }
             self.reclaim.cursor = (log + 1) % self.logs.len();
         }
     }
 
     /// Returns the end of the front segment if its state is all that keeps it, and moving it pays:
-    /// at least two segments' worth of the log is dead.
+    /// at least two segments' worth of the log is dead, more than the front and the tail can have,
+    /// and beyond that twice the padding that moving leaves.
     fn front_to_move(&self) -> Option<Lsn> {
         let end = self.tail.front_end()?;
         let front = &self.tail.segments[0];
         let dead = (self.tail.segments.len() as u64 * SEGMENT_BYTES)
             .saturating_sub(self.reclaim.live_bytes);
-        let pays = front.live == 0 && front.state > 0 && dead >= 2 * SEGMENT_BYTES;
+        let least = 2 * SEGMENT_BYTES + self.reclaim.live_bytes / 16;
+        let pays = front.live == 0 && front.state > 0 && dead >= least;
         (pays && !self.read_only).then_some(end)
     }
 
-    /// Appends the state of `log` again; false if there is no room for it now.
-    fn move_state(&mut self, log: u32, sink: &mut impl Sink) -> bool {
+    /// Appends the state of `log` again, and returns its bytes; `None` if there is no room for it
+    /// now.
+    fn move_state(&mut self, log: u32, sink: &mut impl Sink) -> Option<u64> {
         let state = self.logs.get(log);
         let (record, bytes) = log_record(log, state.first, state.next, &state.name);
         let needed = padded(bytes as u64);
-        if self.tail.room(needed, Need::Urgent, &self.space) != Room::Here {
-            return false;
+        if self.tail.room(needed, Need::Move, &self.space) != Room::Here {
+            return None;
         }
-        let (lsn, at) = self.tail.place(bytes as u64, &mut self.space, sink);
+        self.tail.open(needed, &mut self.space);
+        let (lsn, at) = self.tail.place(bytes as u64, sink);
         sink.put(at, &record[..bytes]);
         self.tail.segment_of(lsn).state += 1;
         let state = self.logs.get_mut(log);
@@ -102,7 +111,7 @@ impl Store {
             self.state_died(trim, lsn);
             self.reclaim.trim_died();
         }
-        true
+        Some(needed)
     }
 
     /// More is durable: sets free what died by now.

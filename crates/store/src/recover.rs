@@ -7,9 +7,11 @@
 mod replay;
 mod walk;
 
+use std::collections::HashMap;
+
 use impasto_region::{
     Checksum, Extent, Frames, SegmentId, Span,
-    layout::{BLOCK_BYTES, Geometry, Superblock},
+    layout::{BLOCK_BYTES, Geometry, SEGMENT_BYTES, Superblock},
 };
 
 use crate::{
@@ -23,6 +25,10 @@ use walk::{FoundCommit, Walk};
 const HEADS_PER_STEP: u32 = 128;
 /// Header of the segment, and the first block of its first commit.
 const HEAD_BYTES: u64 = 2 * BLOCK_BYTES;
+/// Chain numbers end below it: log offsets have 64 bits.
+const CHAINS_END: u64 = u64::MAX / SEGMENT_BYTES;
+/// No lsn and no epoch gets there by counting: one that is there was not written by a log.
+const COUNTS_END: u64 = 1 << 62;
 
 /// Why a region is not opened: it does not hold what was acknowledged, or nobody here can read it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -107,6 +113,8 @@ pub struct Recovery {
     suspects: Vec<SegmentId>,
     commits: Vec<FoundCommit>,
     end: walk::End,
+    /// The highest lsn that has a witness.
+    attested: Lsn,
     /// Index of the first commit without a witness.
     unwitnessed: usize,
 }
@@ -122,6 +130,7 @@ impl Recovery {
             suspects: Vec::new(),
             commits: Vec::new(),
             end: walk::End::default(),
+            attested: Lsn(0),
             unwitnessed: 0,
         }
     }
@@ -182,7 +191,7 @@ impl Recovery {
         for segment in self.heads_of_step(from) {
             let head = frames.bytes(Span::new(segment.start(), HEAD_BYTES));
             let (first, second) = head.split_at(head.len() / 2);
-            if let Some(header) = SegmentHeader::decode(first, uuid, segment) {
+            if let Some(header) = SegmentHeader::decode(first, uuid, segment).filter(counts) {
                 self.heads.push(header);
             } else if CommitHeader::peek(second).is_some_and(|commit| {
                 commit.offset.position() == FIRST_POSITION && commit.offset.chain() >= 1
@@ -211,6 +220,11 @@ impl Recovery {
         let needed = self.first_needed();
         self.superblock.first_needed = needed;
         let superblock = self.superblock;
+        let counts = [superblock.epoch, superblock.generation].iter().all(|&n| n < COUNTS_END);
+        if needed >= CHAINS_END || !counts {
+            let (lsn, what) = (Lsn(superblock.start_lsn), "the superblock is out of range");
+            return Err(Corruption::Contradiction { lsn, what });
+        }
         let mut walk = Walk::new(&superblock, &self.heads, frames);
         walk.learn_first_commits(needed);
         let (commits, end) = walk.commits(needed)?;
@@ -223,7 +237,7 @@ impl Recovery {
         self.superblock.epoch = walk.epoch();
         self.segments = segments;
         self.unwitnessed = commits.partition_point(|commit| commit.last_lsn <= attested);
-        (self.commits, self.end) = (commits, end);
+        (self.commits, self.end, self.attested) = (commits, end, attested);
         Ok(())
     }
 
@@ -239,22 +253,52 @@ impl Recovery {
     /// D2: the log ends before the first commit that nobody bears witness for and whose values do
     /// not verify.
     fn drop_unverified(&mut self, frames: &Frames) {
-        let bufs = self.geometry().bufs();
-        let verifies = |commit: &FoundCommit| {
-            records(commit.records(frames)).flatten().all(|record| match record {
-                Record::Append { checksum, value: RecordValue::Kept(list), .. } => {
-                    extents(list).all(|extent| extent.buf.0 < bufs)
-                        && checksum_of(extents(list), frames) == checksum
-                }
-                _ => true,
-            })
-        };
-        let rest = &self.commits[self.unwitnessed..];
-        if let Some(index) = rest.iter().position(|commit| !verifies(commit)) {
-            self.end = rest[index].start();
-            self.commits.truncate(self.unwitnessed + index);
-            self.segments.retain(|head| head.chain <= self.end.offset.chain());
+        // What the trims of a commit that was dropped had killed is looked at again.
+        while let Some(index) = self.first_unverified(frames) {
+            self.end = self.commits[index].start();
+            self.commits.truncate(index);
         }
+        self.segments.retain(|head| head.chain <= self.end.offset.chain());
+    }
+
+    /// Values that a later trim killed do not count: as soon as that was durable, and nobody need
+    /// have borne witness for it, their bytes were free to be written over (D4).
+    fn first_unverified(&self, frames: &Frames) -> Option<usize> {
+        let rest = &self.commits[self.unwitnessed..];
+        let mut firsts: HashMap<u32, u64> = HashMap::new();
+        for record in rest.iter().flat_map(|commit| records(commit.records(frames)).flatten()) {
+            if let Record::Log { log, first, .. } | Record::Trim { log, first } = record {
+                let highest = firsts.entry(log).or_default();
+                *highest = first.max(*highest);
+            }
+        }
+        let bufs = self.geometry().bufs();
+        let verifies = |record| match record {
+            Record::Append { log, seq, checksum, value: RecordValue::Kept(list), .. } => {
+                firsts.get(&log).is_some_and(|&first| seq < first)
+                    || extents(list).all(|extent| extent.buf.0 < bufs)
+                        && checksum_of(extents(list), frames) == checksum
+            }
+            _ => true,
+        };
+        let verifies =
+            |commit: &FoundCommit| records(commit.records(frames)).flatten().all(verifies);
+        let index = rest.iter().position(|commit| !verifies(commit))?;
+        Some(self.unwitnessed + index)
+    }
+
+    /// Returns the blocks of commits without a witness and of what they keep, and the segment
+    /// headers of such: all that is acknowledged later in these segments hangs on them.
+    fn unwitnessed(&self, frames: &Frames) -> Vec<Span> {
+        let bufs = self.geometry().bufs();
+        let heads = self.segments.iter().filter(|head| head.first_lsn > self.attested);
+        let heads = heads.map(|head| Span::new(head.segment.start(), BLOCK_BYTES));
+        let commits = &self.commits[self.unwitnessed..];
+        let commits = commits.iter().flat_map(|commit| {
+            let kept = kept_of(commit, frames).filter(|extent| extent.buf.0 < bufs);
+            kept.map(Extent::span).chain([commit.span()]).map(blocks)
+        });
+        heads.chain(commits).collect()
     }
 
     /// Rebuilds the state from the log alone (D5).
@@ -270,11 +314,7 @@ impl Recovery {
         for commit in &self.commits {
             replay.commit(commit, frames)?;
         }
-        let unwitnessed: Vec<_> = self.commits[self.unwitnessed..]
-            .iter()
-            .flat_map(|commit| kept_of(commit, frames).map(Extent::span).chain([commit.span()]))
-            .map(blocks)
-            .collect();
+        let unwitnessed = self.unwitnessed(frames);
         self.superblock.generation += 1;
         self.superblock.epoch += 1;
         self.superblock.clean = false;
@@ -289,6 +329,13 @@ impl Recovery {
             parts: replay.finish(&self.segments, self.superblock.geometry, self.end.lsn)?,
         })
     }
+}
+
+/// Returns true if a header says what a log could have said.
+fn counts(header: &SegmentHeader) -> bool {
+    let SegmentHeader { chain, first_needed, first_lsn, epoch, .. } = *header;
+    let chains = 1 <= first_needed && first_needed <= chain && chain < CHAINS_END;
+    chains && 1 <= first_lsn.0 && first_lsn.0 < COUNTS_END && epoch < COUNTS_END
 }
 
 /// Returns the extents that a commit's records keep. Its records have been decoded before.
@@ -331,8 +378,8 @@ impl Recovered {
         self.records
     }
 
-    /// Returns the blocks of commits that no later commit bears witness for, and of the values that
-    /// they keep.
+    /// Returns the blocks of commits that no later commit bears witness for, of the values that
+    /// they keep, and of segment headers before such a commit.
     ///
     /// After the crash of a process they may stand in a cache only: they have to be persisted
     /// before they are shown to anyone (D3).

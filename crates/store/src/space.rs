@@ -12,12 +12,14 @@ use impasto_region::{
     layout::{BLOCK_BYTES, BUF_BYTES, BUFS_PER_SEGMENT, Geometry},
 };
 
-use crate::Lsn;
+use crate::{Lsn, tail::Need};
 
 #[expect(clippy::cast_possible_truncation, reason = "a block is 4 KiB")]
 const BLOCK: u32 = BLOCK_BYTES as u32;
-/// Segments that only trims and reclamation may take, so that a full region can be emptied.
-const RESERVED_SEGMENTS: u32 = 2;
+/// Segments that only trims and reclamation may take, so that a full region can be emptied: one for
+/// trims that leave records, of which there can be any number; one for those that empty a log; and
+/// two for reclamation, which moves at most what stands in one segment before it frees that.
+const RESERVED_SEGMENTS: u32 = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Owner {
@@ -41,6 +43,8 @@ struct Buf {
     /// When the last extent died: the lsn of the record that killed it.
     died: Lsn,
     free: bool,
+    /// The port gave it back with nothing live in it, and it is not free yet.
+    returning: bool,
 }
 
 /// The space of a region.
@@ -54,18 +58,28 @@ pub(crate) struct Space {
     cursor: Option<(BufId, u32)>,
     /// Landing buffers with a live extent: each needs a replacement when the port has filled it.
     dirty_landing: u32,
+    /// Number of buffers that are returning.
+    returning: u32,
     durable: Lsn,
 }
 
 impl Space {
     pub(crate) fn new(geometry: Geometry, durable: Lsn) -> Self {
-        let buf = Buf { owner: Owner::Nobody, live: 0, pins: 0, died: Lsn(0), free: true };
+        let buf = Buf {
+            owner: Owner::Nobody,
+            live: 0,
+            pins: 0,
+            died: Lsn(0),
+            free: true,
+            returning: false,
+        };
         Self {
             pool: Pool::new(geometry),
             bufs: vec![buf; geometry.bufs() as usize].into_boxed_slice(),
             dying: VecDeque::new(),
             cursor: None,
             dirty_landing: 0,
+            returning: 0,
             durable,
         }
     }
@@ -102,14 +116,16 @@ impl Space {
         Some(segment)
     }
 
-    /// Returns true if an append that also takes `bufs` buffers may take a log segment.
-    pub(crate) fn has_log(&self, bufs: u32) -> bool {
-        self.pool.free_segments() > RESERVED_SEGMENTS && self.can_take(BUFS_PER_SEGMENT + bufs)
-    }
-
-    /// Returns true if a trim may take a log segment.
-    pub(crate) fn has_urgent_log(&self) -> bool {
-        self.pool.free_segments() > 0
+    /// Returns true if a log segment may be taken for `need`.
+    pub(crate) fn has_log(&self, need: Need) -> bool {
+        let (bufs, stay) = match need {
+            Need::Append(bufs) => return self.fits(bufs, 1, RESERVED_SEGMENTS),
+            Need::Trim => (0, RESERVED_SEGMENTS - 1),
+            Need::Drain => (0, RESERVED_SEGMENTS - 2),
+            Need::Move => (0, 0),
+        };
+        // What stays may become landing buffers, but there must be enough of it.
+        self.pool.free_segments() > stay && self.fits(bufs, 1, 0)
     }
 
     /// Gives back a segment that the log no longer needs, unless a send holds it.
@@ -140,7 +156,11 @@ impl Space {
 
     /// Takes a buffer for a port to land in.
     pub(crate) fn take_landing(&mut self) -> Option<BufId> {
-        if !self.can_take(1) {
+        // Of the reserve, if trims have used it up so far: a port without buffers could not receive
+        // the one that makes room. What was returned is free then, or was counted as dirty. What is
+        // not free yet is waited for: its replacement would break up a segment of the reserve.
+        let stay = if self.returning > 0 { RESERVED_SEGMENTS } else { 0 };
+        if !self.fits(1, 0, stay) {
             return None;
         }
         let mut taken = [BufId(0)];
@@ -159,6 +179,9 @@ impl Space {
         buf.owner = Owner::Nobody;
         if buf.live > 0 {
             self.dirty_landing -= 1;
+        } else {
+            buf.returning = true;
+            self.returning += 1;
         }
         self.free_if_dead(id);
     }
@@ -266,6 +289,7 @@ impl Space {
         let dead = buf.owner == Owner::Nobody && buf.live == 0 && buf.pins == 0;
         if dead && !buf.free && buf.died <= self.durable {
             buf.free = true;
+            self.returning -= u32::from(std::mem::take(&mut buf.returning));
             self.pool.give(&[id]);
         }
     }
@@ -273,11 +297,19 @@ impl Space {
     /// Returns true if `count` buffers can be had and the reserve and the landing buffers'
     /// replacements stay.
     pub(crate) fn can_take(&self, count: u32) -> bool {
+        self.fits(count, 0, RESERVED_SEGMENTS)
+    }
+
+    /// Returns true if `bufs` buffers and `taken` whole segments can be had, and the landing
+    /// buffers' replacements and `stay` whole segments are left then. Buffers of segments that are
+    /// split already can be had whatever has to stay.
+    fn fits(&self, bufs: u32, taken: u32, stay: u32) -> bool {
         let segments = self.pool.free_segments();
         let split = self.pool.free_bufs() - segments * BUFS_PER_SEGMENT;
-        let wanted = u64::from(count) + u64::from(self.dirty_landing);
+        let wanted = u64::from(bufs) + u64::from(self.dirty_landing);
         let splits = wanted.saturating_sub(u64::from(split)).div_ceil(u64::from(BUFS_PER_SEGMENT));
-        splits <= u64::from(segments.saturating_sub(RESERVED_SEGMENTS))
+        let whole = splits + u64::from(taken);
+        whole == 0 || whole + u64::from(stay) <= u64::from(segments)
     }
 
     /// Returns how many buffers are free.

@@ -67,11 +67,14 @@ impl Store {
 
     fn append(&mut self, name: &str, value: Value<'_>, sink: &mut impl Sink) -> Applied {
         let log = self.logs.find(name);
-        match self.room_for(name, log, value) {
+        let (room, bytes) = match self.room_for(name, log, value) {
             Err(refusal) => return refused(Lsn(0), refusal),
-            Ok(Room::Full) => return refused(Lsn(0), Refusal::NoSpace),
-            Ok(Room::Seal) => return Applied::Wait,
-            Ok(Room::Here) => {}
+            Ok(room) => room,
+        };
+        match room {
+            Room::Full => return refused(Lsn(0), Refusal::NoSpace),
+            Room::Seal => return Applied::Wait,
+            Room::Here => self.tail.open(bytes, &mut self.space),
         }
         let log = log.unwrap_or_else(|| self.create_log(name, sink));
         let seq = self.logs.get(log).next;
@@ -86,7 +89,13 @@ impl Store {
     }
 
     /// Nothing may be half-made: all that an append takes is asked for before its first effect.
-    fn room_for(&self, name: &str, log: Option<u32>, value: Value<'_>) -> Result<Room, Refusal> {
+    /// Returns the bytes of its records, too.
+    fn room_for(
+        &self,
+        name: &str,
+        log: Option<u32>,
+        value: Value<'_>,
+    ) -> Result<(Room, u64), Refusal> {
         if self.read_only {
             return Err(Refusal::ReadOnly);
         }
@@ -108,12 +117,12 @@ impl Store {
         }
         let create = if log.is_none() { padded((HEAD_BYTES + name.len()) as u64) } else { 0 };
         let bytes = create + padded((HEAD_BYTES + tail) as u64);
-        Ok(self.tail.room(bytes, Need::Append(replacements), &self.space))
+        Ok((self.tail.room(bytes, Need::Append(replacements), &self.space), bytes))
     }
 
     fn create_log(&mut self, name: &str, sink: &mut impl Sink) -> u32 {
         let (record, bytes) = log_record(self.logs.len(), 1, 1, name);
-        let (lsn, at) = self.tail.place(bytes as u64, &mut self.space, sink);
+        let (lsn, at) = self.tail.place(bytes as u64, sink);
         sink.put(at, &record[..bytes]);
         self.tail.segment_of(lsn).state += 1;
         self.reclaim.state_added(bytes as u64);
@@ -130,7 +139,7 @@ impl Store {
         sink: &mut impl Sink,
     ) -> Lsn {
         let bytes = HEAD_BYTES as u64 + u64::from(len);
-        let (lsn, at) = self.tail.place(bytes, &mut self.space, sink);
+        let (lsn, at) = self.tail.place(bytes, sink);
         sink.put(at, &append_head(log, seq, checksum, len, None));
         sink.put_value(at + HEAD_BYTES as u64);
         let entry = Entry::new(lsn, checksum, len, true, false);
@@ -150,7 +159,7 @@ impl Store {
     ) -> Lsn {
         let len = extents.iter().map(|extent| extent.len).sum();
         let bytes = (HEAD_BYTES + extents.len() * EXTENT_BYTES) as u64;
-        let (lsn, at) = self.tail.place(bytes, &mut self.space, sink);
+        let (lsn, at) = self.tail.place(bytes, sink);
         sink.put(at, &append_head(log, seq, checksum, len, Some(extents.len())));
         for (n, extent) in (0..).zip(extents) {
             let at = at + HEAD_BYTES as u64 + n * EXTENT_BYTES as u64;
@@ -195,12 +204,14 @@ impl Store {
             return refused(Lsn(0), Refusal::ReadOnly);
         }
         let record = trim_record(id, first);
-        match self.tail.room(record.len() as u64, Need::Urgent, &self.space) {
+        let bytes = record.len() as u64;
+        let need = if first == log.next { Need::Drain } else { Need::Trim };
+        match self.tail.room(bytes, need, &self.space) {
             Room::Full => return refused(Lsn(0), Refusal::NoSpace),
             Room::Seal => return Applied::Wait,
-            Room::Here => {}
+            Room::Here => self.tail.open(bytes, &mut self.space),
         }
-        let (lsn, at) = self.tail.place(record.len() as u64, &mut self.space, sink);
+        let (lsn, at) = self.tail.place(bytes, sink);
         sink.put(at, &record);
         let log = self.logs.get_mut(id);
         log.changed = lsn;
@@ -208,7 +219,7 @@ impl Store {
         self.tail.segment_of(lsn).state += 1;
         match before {
             Some(before) => self.state_died(before, lsn),
-            None => self.reclaim.state_added(record.len() as u64),
+            None => self.reclaim.state_added(bytes),
         }
         self.kill_below(id, first, lsn);
         done(lsn, Answer::Trimmed(self.logs.get(id).info()))
@@ -279,8 +290,8 @@ impl Store {
     pub fn admits(&self, log: &str, len: u32) -> Result<(), Refusal> {
         let value = Value::Inline { len: len.min(INLINE_BYTES_MAX), checksum: 0 };
         match self.room_for(log, self.logs.find(log), value)? {
-            Room::Full => Err(Refusal::NoSpace),
-            Room::Seal | Room::Here => Ok(()),
+            (Room::Full, _) => Err(Refusal::NoSpace),
+            (Room::Seal | Room::Here, _) => Ok(()),
         }
     }
 

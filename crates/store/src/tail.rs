@@ -62,13 +62,17 @@ pub(crate) enum Room {
     Full,
 }
 
-/// Who asks for room.
+/// Who asks for room. The later ones may take what the earlier ones have to leave (D10).
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Need {
     /// An append that also takes so many buffers.
     Append(u32),
-    /// A trim or reclamation: may take a reserved segment.
-    Urgent,
+    /// A trim that leaves records.
+    Trim,
+    /// A trim that empties its log: there is one for each log of a full region.
+    Drain,
+    /// Reclamation.
+    Move,
 }
 
 /// The log from its oldest needed segment to its tail.
@@ -130,31 +134,19 @@ impl Tail {
         if self.open.is_some() {
             return Room::Seal;
         }
-        let has_segment = match need {
-            Need::Append(bufs) => space.has_log(bufs),
-            Need::Urgent => space.has_urgent_log(),
-        };
-        if has_segment { Room::Here } else { Room::Full }
+        if space.has_log(need) { Room::Here } else { Room::Full }
     }
 
     fn fits_segment(&self, start: LogOffset, commit: u64) -> bool {
         start.position() >= FIRST_POSITION && start.position() + commit <= SEGMENT_BYTES
     }
 
-    /// Places a record of `bytes`, for which there is [`Room::Here`]: returns its lsn and where it
-    /// goes. The fill behind it is put.
-    pub(crate) fn place(
-        &mut self,
-        bytes: u64,
-        space: &mut Space,
-        sink: &mut impl Sink,
-    ) -> (Lsn, u64) {
-        if self.open.is_none() {
-            self.open_commit(padded(bytes), space);
-        }
+    /// Places a record of `bytes` in the commit that is [open](Self::open): returns its lsn and
+    /// where it goes. The fill behind it is put.
+    pub(crate) fn place(&mut self, bytes: u64, sink: &mut impl Sink) -> (Lsn, u64) {
         let lsn = self.next_lsn;
         self.next_lsn.0 += 1;
-        let open = self.open.as_mut().expect("opened above");
+        let open = self.open.as_mut().expect("it was opened for this record");
         let at = open.at + CommitHeader::BYTES + open.bytes;
         open.bytes += padded(bytes);
         let fill = usize::try_from(padded(bytes) - bytes).expect("less than 8");
@@ -162,7 +154,12 @@ impl Tail {
         (lsn, at)
     }
 
-    fn open_commit(&mut self, bytes: u64, space: &mut Space) {
+    /// Opens a commit for records of `bytes`, fill included, for which there is [`Room::Here`]. A
+    /// segment is chosen here, once, so it has to be told of all that follows together.
+    pub(crate) fn open(&mut self, bytes: u64, space: &mut Space) {
+        if self.open.is_some() {
+            return;
+        }
         let starts_segment = !self.fits_segment(self.at, self.commit_bytes(bytes));
         if starts_segment {
             let id = space.take_log().expect("room was asked for");

@@ -7,7 +7,7 @@ use impasto_region::{
     layout::{Geometry, Superblock},
 };
 
-use super::{Corruption, StoredValue, walk::FoundCommit};
+use super::{COUNTS_END, Corruption, StoredValue, walk::FoundCommit};
 use crate::{
     Lsn, Store,
     flight::Flight,
@@ -42,6 +42,9 @@ struct Seen {
 impl Seen {
     /// The record `next` comes next. Those before it that were not seen are dead.
     fn skip_to(&mut self, next: u64) -> Result<(), &'static str> {
+        if !(1..COUNTS_END).contains(&next) {
+            return Err("the sequence number is out of range");
+        }
         let log = &mut self.log;
         if log.first == log.next && next >= log.next {
             (log.first, log.next) = (next, next);
@@ -120,6 +123,13 @@ impl Replay {
         lsn: Lsn,
     ) -> Result<(), &'static str> {
         let mut scratch = std::mem::take(&mut self.scratch);
+        let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        if !name.bytes().all(is_of_name) {
+            return Err("a log's name has other characters than names have");
+        }
+        if first > next {
+            return Err("a log starts behind its end");
+        }
         let seen = self.seen(log);
         if seen.named && *seen.log.name != *name {
             return Err("a log changes its name");

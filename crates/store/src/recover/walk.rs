@@ -5,7 +5,7 @@ use impasto_region::{
     layout::{SEGMENT_BYTES, Superblock},
 };
 
-use super::Corruption;
+use super::{COUNTS_END, Corruption};
 use crate::{
     Lsn,
     format::{CommitHeader, FIRST_POSITION, LogOffset, SegmentHeader, records},
@@ -59,6 +59,10 @@ impl Default for End {
     }
 }
 
+/// So many bytes of what looks like a commit and is none are looked at in a segment: values are
+/// whatever a peer sends, and a segment of them could look like a commit at each 64 bytes.
+const PATIENCE_BYTES: u64 = 4 * SEGMENT_BYTES;
+
 /// A look at the log's segments, all of them in their frames.
 pub(super) struct Walk<'a> {
     uuid: [u8; 16],
@@ -87,9 +91,11 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Returns the highest epoch in log or superblock.
+    /// Returns the highest epoch in log or superblock. Of a run whose superblock was lost there may
+    /// be nothing but a segment header.
     pub(super) fn epoch(&self) -> u64 {
-        self.epochs.iter().map(|&(epoch, _)| epoch).max().unwrap_or(0)
+        let heads = self.heads.iter().map(|head| head.epoch);
+        self.epochs.iter().map(|&(epoch, _)| epoch).chain(heads).max().unwrap_or(0)
     }
 
     /// D6: what an older epoch wrote at or above the start of a later one never happened.
@@ -124,7 +130,8 @@ impl<'a> Walk<'a> {
         let at = segment.start() + offset.position();
         let rest = self.frames.bytes(Span::new(at, SEGMENT_BYTES - offset.position()));
         let (header, records) = CommitHeader::read(rest, self.uuid, at, offset)?;
-        (!self.is_void(header.epoch, offset)).then_some((header, records))
+        let holds = header.epoch < COUNTS_END && !self.is_void(header.epoch, offset);
+        holds.then_some((header, records))
     }
 
     /// Follows the log from chain number `needed` to the first commit that does not hold.
@@ -210,16 +217,16 @@ impl<'a> Walk<'a> {
             .fold(Lsn(superblock), Lsn::max)
     }
 
-    /// Returns the witness of every commit that holds behind the end of the log.
+    /// Returns the highest witness in each segment behind the end of the log.
     fn behind(&self, end: End) -> impl Iterator<Item = Lsn> + '_ {
         let first = self.heads.partition_point(|head| head.chain < end.offset.chain());
         let valid = self.heads[first..]
             .iter()
             .filter(|head| !self.is_void(head.epoch, LogOffset::new(head.chain, 0)));
-        valid.flat_map(move |head| self.witnesses(head.segment, head.chain, end.offset))
+        valid.map(move |head| self.witness(head.segment, head.chain, end.offset))
     }
 
-    /// Returns the witness of every commit in a segment whose header is damaged.
+    /// Returns the highest witness in each segment whose header is damaged.
     fn lost_heads<'b>(&'b self, suspects: &'b [SegmentId]) -> impl Iterator<Item = Lsn> + 'b {
         let chained = suspects.iter().filter_map(|&segment| {
             let at = segment.start() + FIRST_POSITION;
@@ -227,21 +234,35 @@ impl<'a> Walk<'a> {
             let chain = CommitHeader::peek(head)?.offset.chain();
             (chain >= self.superblock.first_needed).then_some((segment, chain))
         });
-        chained.flat_map(|(segment, chain)| self.witnesses(segment, chain, LogOffset(0)))
+        chained.map(|(segment, chain)| self.witness(segment, chain, LogOffset(0)))
     }
 
-    /// Returns the witness of every commit that holds in `segment` from log offset `from` on.
-    fn witnesses(
-        &self,
-        segment: SegmentId,
-        chain: u64,
-        from: LogOffset,
-    ) -> impl Iterator<Item = Lsn> + '_ {
-        let start = LogOffset::new(chain, FIRST_POSITION).max(from);
-        let stop = LogOffset::new(chain + 1, 0);
-        let offsets = (start.0..stop.0).step_by(self.align as usize);
-        let commits = offsets.filter_map(move |offset| self.read(segment, LogOffset(offset)));
-        commits.map(|(commit, _)| commit.durable_lsn)
+    /// Returns the highest witness of a commit that holds in `segment` from log offset `from` on.
+    fn witness(&self, segment: SegmentId, chain: u64, from: LogOffset) -> Lsn {
+        let mut highest = Lsn(0);
+        let mut offset = LogOffset::new(chain, FIRST_POSITION).max(from);
+        let mut patience = PATIENCE_BYTES;
+        while offset.chain() == chain && patience > 0 {
+            let mut bytes = u64::from(self.align);
+            if let Some((commit, _)) = self.read(segment, offset) {
+                highest = highest.max(commit.durable_lsn);
+                bytes = commit.span_bytes(self.align);
+            } else {
+                patience = patience.saturating_sub(self.apparent_bytes(segment, offset));
+            }
+            let Some(next) = offset.0.checked_add(bytes) else {
+                break;
+            };
+            offset = LogOffset(next);
+        }
+        highest
+    }
+
+    /// Returns how many bytes the commit would have that does not hold at `offset`.
+    fn apparent_bytes(&self, segment: SegmentId, offset: LogOffset) -> u64 {
+        let at = segment.start() + offset.position();
+        let header = CommitHeader::peek(self.frames.bytes(Span::new(at, CommitHeader::BYTES)));
+        header.filter(|header| header.offset == offset).map_or(0, |header| header.bytes.into())
     }
 
     /// Returns the segments of a log that ends at `end`, the oldest first.
