@@ -18,7 +18,7 @@ use impasto::{
     },
     ring::{Limits, Part, Port, Transmit, UringPort, What, listen},
     server,
-    store::{FramesSink, Request, Store, Value},
+    store::{Applied, Effect, FramesSink, Request, Store, Value},
     uring::Uring,
 };
 
@@ -44,8 +44,10 @@ fn turn(parts: &mut Parts) -> Result<usize, Box<dyn Error>> {
         let kept = extent.part(4, u32::MAX); // it stays where it landed: (buffer, offset, length)
         let value = Value::Kept { extents: &[kept], checksum };
         let request = Request::Append { log: "wal", value };
-        store.apply(request, &mut FramesSink::new(frames, &[]));
-        writers.push(slot.flow);
+        match store.apply(request, &mut FramesSink::new(frames, &[])) {
+            Applied::Done(Effect { answer: Ok(_), .. }) => writers.push(slot.flow),
+            other => return Err(format!("{other:?}").into()), // a server would answer that
+        }
     }
     if let Some(commit) = store.seal(&mut FramesSink::new(frames, &[])) {
         // Flush the payload, fence, flush the record, fence: one commit for the whole batch.

@@ -46,7 +46,8 @@ Try it:
   curl http://127.0.0.1:8080/v1/logs/greetings/1
 
 Exit codes:
-  0  stopped by SIGINT (Ctrl-C) or SIGTERM, cleanly: what was acknowledged is in the region
+  0  stopped by SIGINT (Ctrl-C) or SIGTERM, cleanly: requests under way get 10 s to finish
+  1  stopped by a second signal, which does not wait: what was acknowledged is there all the same
   1  something went wrong; the text on stderr says what, and what to do
   2  the command line was wrong";
 

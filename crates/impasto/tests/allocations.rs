@@ -28,7 +28,7 @@ use impasto::{
 
 const CONNECTIONS: u64 = 32;
 /// Of each connection.
-const WARM_UP: u64 = 1_000;
+const WARM_UP: u64 = 2_000;
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 
@@ -124,7 +124,7 @@ fn is_whole(reply: &[u8]) -> bool {
 
 fn allocations_per_request(serve_on: impl FnOnce(&Signals, &dyn Fn(SocketAddr)) + Send) -> f64 {
     let requests: u64 =
-        std::env::var("IMPASTO_REQUESTS").map_or(40_000, |text| text.parse().unwrap());
+        std::env::var("IMPASTO_REQUESTS").map_or(200_000, |text| text.parse().unwrap());
     let signals = Arc::new(Signals::default());
     let (send, receive) = std::sync::mpsc::channel();
     ALLOCATIONS.store(0, Ordering::Relaxed);

@@ -19,8 +19,16 @@ const DAMAGED: Fault = Fault::new(Status::InternalError, "the stored record is d
 impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
     /// Applies an append whose body is complete. `whole` is the body if it has no place yet.
     pub(crate) fn append(&mut self, flow: &mut Flow, mut body: Body, whole: Arrived<'_>) {
-        let applied = self.apply_append(&body, whole);
-        let Applied::Done(effect) = applied else {
+        let effect = match self.apply_append(&body, whole) {
+            Applied::Done(Effect { answer: Err(Refusal::NoSpace), .. })
+                if self.space_may_come(&mut body.wait) =>
+            {
+                None
+            }
+            Applied::Done(effect) => Some(effect),
+            Applied::Wait | Applied::Needs(_) => None,
+        };
+        let Some(effect) = effect else {
             if !whole.is_empty() {
                 self.put_piece(&mut body, 0, whole);
             }

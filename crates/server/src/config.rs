@@ -26,9 +26,9 @@ pub const DISCARD_TIME: Duration = Duration::from_secs(5);
 /// A clean stop gives requests so long to be answered.
 pub const STOP_TIME: Duration = Duration::from_secs(10);
 
-/// Most connections: the limit to give a port; one more is closed at once. Each may cost a head (16
-/// KiB), a value being collected (64 KiB) and output (below): 1,024 of the worst are 400 MiB, of
-/// the usual far below 1 MiB.
+/// Most connections: the limit to give a port; one more waits until another closes. Each may cost a
+/// head (16 KiB), a value being collected (64 KiB) and output (below): 1,024 of the worst are 400
+/// MiB, of the usual far below 1 MiB.
 pub const FLOWS_MAX: usize = 1024;
 /// A connection with so many bytes to be sent, stored values included, is not read on.
 pub const OUTPUT_BYTES_MAX: u64 = 256 << 10;

@@ -9,7 +9,7 @@ use impasto_store::{Applied, Lsn, Request, Store};
 
 use crate::{
     config::DISCARD_BYTES_MAX,
-    flow::{Flow, Input, Parked, Place},
+    flow::{Flow, Input, Parked, Place, SpaceWait},
     http::reply,
     jobs::{Job, Jobs},
     landing::Landing,
@@ -40,6 +40,8 @@ pub(crate) struct Engine<I, P, M> {
     pub(crate) now: Instant,
     /// True once a clean stop has begun.
     pub(crate) stopping: bool,
+    /// True if the log's front is being moved: the next turn goes on with it.
+    pub(crate) reclaiming: bool,
     /// True when the medium has failed and flows have not been told.
     pub(crate) failed: bool,
 }
@@ -90,15 +92,39 @@ impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
         true
     }
 
-    /// Moves what keeps the log from shrinking, and persists a superblock that says so.
+    /// Moves what keeps the log from shrinking, a bounded part in a turn.
     pub(crate) fn reclaim(&mut self) {
+        let last = self.store.last_lsn();
+        if !self.store.is_read_only() && !self.stopping {
+            self.store.reclaim(&mut Placer::new(&mut self.frames, Arrived::NONE));
+        }
+        self.reclaiming = self.store.last_lsn() > last;
+        self.raise_front();
+    }
+
+    /// Persists a superblock that says where the log starts now, so that what stood before can be
+    /// used again.
+    pub(crate) fn raise_front(&mut self) {
         if self.store.is_read_only() || self.stopping {
             return;
         }
-        self.store.reclaim(&mut Placer::new(&mut self.frames, Arrived::NONE));
         if let Some(superblock) = self.store.superblock_wanted() {
             self.persist_superblock(&superblock);
         }
+    }
+
+    /// Returns true if space may come back that was set free before the request that has to wait
+    /// for it: by an effect that is not durable yet, or by the superblock under way.
+    pub(crate) fn space_may_come(&self, wait: &mut SpaceWait) -> bool {
+        let until = *wait.until.get_or_insert_with(|| self.store.last_lsn());
+        if self.store.durable() < until {
+            return true;
+        }
+        // It may have been started too early to say all; then the next one does. Not more of them:
+        // who asks for what there is not must be told.
+        let under_way = self.jobs.superblock();
+        under_way
+            .is_some_and(|generation| generation <= *wait.generation.get_or_insert(generation + 1))
     }
 
     pub(crate) fn persist_superblock(&mut self, superblock: &Superblock) {
@@ -154,7 +180,14 @@ impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
         }
         let mut transmit = self.pools.transmit();
         if flow.output.release(self.store.durable(), &mut transmit) {
-            self.port.transmit(&mut self.io, &self.frames, flow.id, transmit);
+            let (io, frames) = (&mut self.io, &self.frames);
+            // Its end is awaited by whoever needs what it pins, and by what its flow does then.
+            let is_room_short = !self.waiting.is_empty() || self.landing.is_short();
+            if is_room_short || self.stopping || flow.awaits_sent() {
+                self.port.transmit(io, frames, flow.id, transmit);
+            } else {
+                self.port.transmit_quiet(io, frames, flow.id, transmit);
+            }
         } else {
             self.pools.give_transmit(transmit);
         }

@@ -49,6 +49,8 @@ pub(crate) struct Flow {
 pub(crate) enum Input {
     /// Of the head of a request.
     Head,
+    /// Of the body of an append for which there is no space yet.
+    Opening(Opening),
     /// Of the body of an append.
     Body(Body),
     /// Of what follows an append whose body is complete, and which has not been applied.
@@ -74,6 +76,25 @@ pub(crate) enum Parked {
     Output,
 }
 
+/// An append whose body has no place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Opening {
+    pub(crate) log: LogName,
+    pub(crate) link: Link,
+    pub(crate) len: u32,
+    pub(crate) expects_continue: bool,
+    pub(crate) wait: SpaceWait,
+}
+
+/// How long an append that was refused for want of space is tried again.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SpaceWait {
+    /// Until this is durable: what was applied before it.
+    pub(crate) until: Option<Lsn>,
+    /// And then until the superblock of this generation is.
+    pub(crate) generation: Option<u64>,
+}
+
 /// The body of an append.
 #[derive(Debug)]
 pub(crate) struct Body {
@@ -85,6 +106,7 @@ pub(crate) struct Body {
     /// Of the bytes that have arrived.
     pub(crate) sum: Checksum,
     pub(crate) place: Place,
+    pub(crate) wait: SpaceWait,
 }
 
 /// Where the bytes of a body are.
@@ -132,6 +154,12 @@ pub(crate) struct Backlog {
 }
 
 impl Flow {
+    /// Returns true if something is to be done when the transmit under way has ended.
+    pub(crate) fn awaits_sent(&self) -> bool {
+        let is_last = matches!(self.input, Input::Discard) || self.ended;
+        is_last || self.parked == Some(Parked::Output) || !self.output.is_empty()
+    }
+
     pub(crate) fn new(id: FlowId) -> Self {
         Self {
             id,

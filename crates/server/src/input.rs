@@ -4,13 +4,13 @@
 use impasto_media::Medium;
 use impasto_region::{Checksum, layout::BLOCK_BYTES};
 use impasto_ring::Port;
-use impasto_store::Lsn;
+use impasto_store::{Lsn, Refusal};
 
 use crate::{
     config::{HEAD_BYTES_MAX, INLINE_BYTES_MAX, PIECES_MAX, SKIP_BYTES_MAX, VALUE_BYTES_MAX},
     engine::Engine,
-    flow::{Asked, Backlog, Body, Flow, Input, Parked, Place},
-    http::{self, Call, Fault, Head, Link, LogName, Status, reply},
+    flow::{Asked, Backlog, Body, Flow, Input, Opening, Parked, Place, SpaceWait},
+    http::{self, Call, Fault, Head, Link, Status, reply},
     jobs::Job,
     placer::Arrived,
 };
@@ -63,6 +63,10 @@ impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
     /// Tries again what could not be done when the flow was parked.
     fn retry(&mut self, flow: &mut Flow) {
         match std::mem::replace(&mut flow.input, Input::Head) {
+            Input::Opening(opening) => {
+                let has_come = flow.has_backlog();
+                self.open_body(flow, opening, has_come);
+            }
             Input::Whole(body) => self.append(flow, body, Arrived::NONE),
             Input::Asked(asked) => self.ask(flow, asked),
             Input::Listing(listing) => self.list(flow, listing),
@@ -83,7 +87,7 @@ impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
                     }
                 }
                 Input::Discard => flow.discarded += rest.take(usize::MAX).len() as u64,
-                Input::Whole(_) | Input::Asked(_) | Input::Listing(_) => {
+                Input::Opening(_) | Input::Whole(_) | Input::Asked(_) | Input::Listing(_) => {
                     unreachable!("a flow that waits is parked")
                 }
             }
@@ -139,50 +143,68 @@ impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
     fn begin(&mut self, flow: &mut Flow, head: &Head, rest: &mut Arrived<'_>) {
         let link = if self.stopping { Link::Close } else { head.link };
         let fault = match head.call {
-            Ok(Call::Append(log)) => match self.begin_body(log, head, link) {
-                Ok(body) => {
-                    // No byte of the body has come: its sender waits to be told.
-                    if head.expects_continue && body.len > 0 && rest.is_empty() {
-                        let write = |out: &mut Vec<u8>| out.extend_from_slice(reply::CONTINUE);
-                        self.reply(flow, Lsn(0), &[], write);
-                    }
-                    let is_empty = body.len == 0;
-                    flow.input = Input::Body(body);
-                    if is_empty {
-                        self.take_body(flow, rest);
-                    }
-                    return;
+            Ok(Call::Append(log)) => match body_len(head) {
+                Ok(len) => {
+                    let (expects_continue, wait) = (head.expects_continue, SpaceWait::default());
+                    let opening = Opening { log, link, len, expects_continue, wait };
+                    return self.open_body(flow, opening, !rest.is_empty());
                 }
                 Err(fault) => fault,
             },
             Ok(call) => {
-                let (link, skip) = past_body(head, link);
+                let (link, skip) = past_body(head.length, head.expects_continue, link);
                 return self.ask(flow, Asked { call, link, bodyless: head.bodyless, skip });
             }
             Err(fault) => fault,
         };
-        let (link, skip) = past_body(head, link);
+        let (link, skip) = past_body(head.length, head.expects_continue, link);
         // Without a length, whether a body follows is unknown.
         let link = if fault.status == Status::LengthRequired { Link::Close } else { link };
         self.answer_fault(flow, fault, link, head.bodyless);
         self.go_on(flow, link, skip);
     }
 
-    /// Decides where the body of an append goes, and takes the room for it (D10).
-    fn begin_body(&mut self, log: LogName, head: &Head, link: Link) -> Result<Body, Fault> {
-        let len = u32::try_from(head.length.ok_or(LENGTH)?).map_err(|_| TOO_LONG)?;
-        if len > VALUE_BYTES_MAX {
-            return Err(TOO_LONG);
+    /// Begins an append, if there is space for it.
+    fn open_body(&mut self, flow: &mut Flow, mut opening: Opening, has_come: bool) {
+        match self.place_body(&opening) {
+            Ok(body) => {
+                // No byte of the body has come: its sender waits to be told.
+                if opening.expects_continue && body.len > 0 && !has_come {
+                    let write = |out: &mut Vec<u8>| out.extend_from_slice(reply::CONTINUE);
+                    self.reply(flow, Lsn(0), &[], write);
+                }
+                let is_empty = body.len == 0;
+                flow.input = Input::Body(body);
+                if is_empty {
+                    let mut nothing = Arrived::NONE;
+                    self.take_body(flow, &mut nothing);
+                }
+            }
+            Err(Refusal::NoSpace) if self.space_may_come(&mut opening.wait) => {
+                flow.input = Input::Opening(opening);
+                self.park(flow, Parked::Medium);
+            }
+            Err(refusal) => {
+                let Opening { link, len, expects_continue, .. } = opening;
+                let (link, skip) = past_body(Some(u64::from(len)), expects_continue, link);
+                self.answer_fault(flow, reply::fault(refusal), link, false);
+                self.go_on(flow, link, skip);
+            }
         }
+    }
+
+    /// Decides where the body of an append goes, and takes the room for it (D10).
+    fn place_body(&mut self, opening: &Opening) -> Result<Body, Refusal> {
+        let Opening { log, link, len, wait, .. } = *opening;
         let profile = self.medium.profile();
         let reserves = len > INLINE_BYTES_MAX;
         let in_log = if reserves { 0 } else { len };
-        self.store.admits(log.as_str(), in_log).map_err(reply::fault)?;
+        self.store.admits(log.as_str(), in_log)?;
         let place = if reserves {
             let mut extents = self.pools.extents();
             if let Err(refusal) = self.store.reserve(len, &mut extents) {
                 self.pools.give_extents(extents);
-                return Err(reply::fault(refusal));
+                return Err(refusal);
             }
             Place::Reserved(extents)
         } else if profile.keeps_landed && len > profile.inline_max {
@@ -190,7 +212,7 @@ impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
         } else {
             Place::Collected(Vec::new())
         };
-        Ok(Body { log, link, left: len, len, sum: Checksum::new(), place })
+        Ok(Body { log, link, left: len, len, sum: Checksum::new(), place, wait })
     }
 
     /// Takes bytes of a body.
@@ -297,13 +319,19 @@ impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
     }
 }
 
+/// Returns the length of the body of an append.
+fn body_len(head: &Head) -> Result<u32, Fault> {
+    let len = u32::try_from(head.length.ok_or(LENGTH)?).map_err(|_| TOO_LONG)?;
+    if len > VALUE_BYTES_MAX { Err(TOO_LONG) } else { Ok(len) }
+}
+
 /// Returns what becomes of the connection if the body of a request is not taken, and how much of it
 /// to skip.
-fn past_body(head: &Head, link: Link) -> (Link, u64) {
-    let skip = head.length.unwrap_or(0);
+fn past_body(length: Option<u64>, expects_continue: bool, link: Link) -> (Link, u64) {
+    let skip = length.unwrap_or(0);
     // A peer that asked before it sends may send now or not: where the next request starts is
     // unknown.
-    let ends = head.expects_continue || skip > SKIP_BYTES_MAX;
+    let ends = expects_continue || skip > SKIP_BYTES_MAX;
     (if ends { Link::Close } else { link }, skip)
 }
 

@@ -52,6 +52,14 @@ impl Jobs {
         self.open == 0
     }
 
+    /// Returns the generation of the superblock that is being persisted.
+    pub(crate) fn superblock(&self) -> Option<u64> {
+        self.by_ticket.iter().flatten().find_map(|job| match job {
+            Job::Superblock(generation) => Some(*generation),
+            Job::Body(..) | Job::Load(..) => None,
+        })
+    }
+
     /// Returns true if a read under way may write a byte of `extents`.
     pub(crate) fn reads_any(&self, extents: &[Extent]) -> bool {
         self.loads > 0

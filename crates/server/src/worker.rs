@@ -82,6 +82,7 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Worker<I, P, M> {
             copy: Vec::new(),
             now: clock(),
             stopping: false,
+            reclaiming: false,
             failed: false,
         };
         if !keeps {
@@ -111,7 +112,9 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Worker<I, P, M> {
     /// What keeps the loop from going on.
     pub fn turn(&mut self, limit: Option<Duration>) -> io::Result<()> {
         let patience = self.linger.next().map(|at| at.saturating_duration_since(self.engine.now));
-        let limit = limit.into_iter().chain(patience).min();
+        // What frees space does not wait for packets.
+        let at_once = self.engine.reclaiming.then_some(Duration::ZERO);
+        let limit = limit.into_iter().chain(patience).chain(at_once).min();
         self.engine.io.enter(limit)?;
         self.engine.now = (self.clock)();
         self.engine.receive();
@@ -192,6 +195,7 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Worker<I, P, M> {
             }
         }
         if any {
+            self.engine.raise_front();
             self.wake_waiting();
         }
         any

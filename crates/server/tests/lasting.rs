@@ -32,6 +32,90 @@ fn a_full_region_is_emptied_by_a_trim() {
     }
 }
 
+/// What many small records took comes back by a superblock, after the trim was answered: who asked
+/// for room and then appends must not be told that there is none.
+#[test]
+fn an_append_waits_for_the_space_that_a_trim_has_freed() {
+    for kind in MEDIA {
+        for pipelined in [false, true] {
+            let mut rig = Rig::new(kind, 16);
+            let flow = rig.open();
+            for _ in 0..3 {
+                let fill = post("log", &value(500, 1)).repeat(400);
+                while !replies(&rig.talk(flow, &fill)).iter().any(|reply| reply.status == 507) {}
+                rig.run();
+                rig.peer.take_sent(flow);
+                let trim = ask("DELETE", &format!("/v1/logs/log?before={}", u64::MAX));
+                let append = post("log", &value(1 << 20, 1));
+                let mut answer = Vec::new();
+                if pipelined {
+                    rig.peer.push(flow, &[trim.as_bytes(), &append].concat());
+                } else {
+                    rig.peer.push(flow, trim.as_bytes());
+                    while answer.is_empty() {
+                        rig.worker.turn(None).unwrap();
+                        answer = rig.peer.take_sent(flow);
+                    }
+                    rig.peer.push(flow, &append);
+                }
+                rig.run();
+                answer.extend(rig.peer.take_sent(flow));
+                let statuses: Vec<_> = replies(&answer).iter().map(|reply| reply.status).collect();
+                assert_eq!(statuses, [200, 201], "on {kind:?}");
+            }
+        }
+    }
+}
+
+/// The front of the log may be moved in many steps. Packets are not what they wait for.
+#[test]
+fn space_comes_back_while_nobody_asks_for_anything() {
+    for kind in MEDIA {
+        let mut rig = Rig::new(kind, 16);
+        let flow = rig.open();
+        let name = |log| format!("{log:0>120}");
+        for log in 0..3000 {
+            rig.peer.push(flow, &post(&name(log), b""));
+        }
+        rig.settle();
+        let fill = post("log", &value(500, 1)).repeat(400);
+        rig.peer.take_sent(flow);
+        while !replies(&rig.talk(flow, &fill)).iter().any(|reply| reply.status == 507) {}
+        let all = ["log".to_owned()].into_iter().chain((0..3000).map(name));
+        for log in all {
+            let trim = ask("DELETE", &format!("/v1/logs/{log}?before={}", u64::MAX));
+            rig.peer.push(flow, trim.as_bytes());
+        }
+        while rig.peer.has_arrivals() {
+            rig.settle();
+        }
+        rig.settle();
+        rig.peer.take_sent(flow);
+        // Nothing is being freed any more, so that there is nothing to wait for.
+        rig.peer.push(flow, &post("log", &value(1 << 20, 1)));
+        rig.run();
+        assert_eq!(replies(&rig.peer.take_sent(flow))[0].status, 201, "on {kind:?}");
+    }
+}
+
+/// Who asks for more than there is must be told so, also while others are served.
+#[test]
+fn an_append_does_not_wait_for_space_that_nobody_frees() {
+    for kind in MEDIA {
+        let mut rig = Rig::new(kind, 16);
+        while rig.append("log", &value(1 << 20, 1)).status == 201 {}
+        let (flow, other) = (rig.open(), rig.open());
+        rig.peer.push(flow, &post("log", &value(1 << 20, 1)));
+        let mut answer = Vec::new();
+        for _ in 0..100 {
+            rig.peer.push(other, &post("small", b"x"));
+            rig.worker.turn(None).unwrap();
+            answer.extend(rig.peer.take_sent(flow));
+        }
+        assert_eq!(replies(&answer)[0].status, 507, "on {kind:?}");
+    }
+}
+
 /// Replies to a client that does not read would fill the memory.
 #[test]
 fn a_client_that_never_reads_is_not_read_on() {

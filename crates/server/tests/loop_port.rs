@@ -268,6 +268,7 @@ fn requests_that_are_wrong_do_not_cost_the_connection() {
         ("POST /v1/logs/a:b HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc".into(), 400),
         ("GET /livez HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc".into(), 200),
         (ask("GET", "http://example.org/livez"), 200),
+        (ask("GET", "HTTP://example.org/livez"), 200),
         (format!("\r\n\r\n{}", ask("GET", "/readyz")), 200),
     ] {
         let answer = replies(&rig.talk(flow, &request));

@@ -12,8 +12,8 @@ pub(super) struct Banner<'a> {
     pub(super) medium: MediumKind,
     pub(super) dir: &'a Path,
     pub(super) region_bytes: u64,
-    /// Records that recovery found.
-    pub(super) records: u64,
+    /// Entries that recovery found in the region's log: records, and the logs and trims besides.
+    pub(super) entries: u64,
     pub(super) recovery: Duration,
     pub(super) http: SocketAddr,
 }
@@ -25,7 +25,7 @@ impl fmt::Display for Banner<'_> {
         writeln!(f, "impasto {}", env!("CARGO_PKG_VERSION"))?;
         writeln!(f, "medium     {}: {}", self.medium.name(), durability(self.medium))?;
         writeln!(f, "data       {dir} ({size})")?;
-        writeln!(f, "recovered  {} records in {millis} ms", self.records)?;
+        writeln!(f, "recovered  {} log entries in {millis} ms", self.entries)?;
         if !self.http.ip().is_loopback() {
             writeln!(f, "caution    whoever reaches this address may read, append and trim")?;
         }
@@ -52,7 +52,7 @@ mod tests {
             medium,
             dir: Path::new("./impasto-data"),
             region_bytes: 1 << 30,
-            records: 3,
+            entries: 3,
             recovery: Duration::from_millis(12),
             http: http.parse().unwrap(),
         };
@@ -68,7 +68,7 @@ mod tests {
                  medium     disk: acknowledged = survives power loss, \
                  if the device honours flushes\n\
                  data       ./impasto-data (1GiB)\n\
-                 recovered  3 records in 12 ms\n\
+                 recovered  3 log entries in 12 ms\n\
                  listening  http://127.0.0.1:8080",
                 env!("CARGO_PKG_VERSION")
             )

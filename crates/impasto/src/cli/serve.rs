@@ -116,7 +116,7 @@ fn serve<M: Medium<Uring>>(
         medium: superblock.medium,
         dir: &args.data,
         region_bytes: superblock.geometry.region_bytes(),
-        records: report.records,
+        entries: report.records,
         recovery: start.elapsed(),
         http: listener.local_addr()?,
     };
@@ -131,8 +131,6 @@ fn serve<M: Medium<Uring>>(
     worker.io().poll(STOP, &stop.wake);
     while !stop.is_asked() {
         worker.turn(None)?;
-        // A completion that is not taken keeps the ring from waiting.
-        while worker.io().completion(Owner::Loop).is_some() {}
     }
     worker.stop()?;
     Ok(())

@@ -36,10 +36,10 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
     drop(frames);
     let checked = check_values(region.file(), &recovered);
     tell(&format!(
-        "{} records in the log; {} values of {} bytes read in {} ms",
-        recovered.records(),
+        "{} live records of {} bytes, {} log entries, read in {} ms",
         checked.values,
         checked.bytes,
+        recovered.records(),
         start.elapsed().as_millis()
     ));
     match checked.damaged {
@@ -47,7 +47,8 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
             tell("all of them verify");
             Ok(ExitCode::SUCCESS)
         }
-        count => Ok(damaged(&format!("{count} values are lost"))),
+        1 => Ok(damaged("1 record is lost")),
+        count => Ok(damaged(&format!("{count} records are lost"))),
     }
 }
 

@@ -103,10 +103,13 @@ fn route_log(method: &str, name: &str, query: &str) -> Result<Call, Fault> {
 
 /// Returns the path and query of a target, also of one in absolute form, which proxies send.
 fn origin(target: &str) -> &str {
-    let Some(rest) = target.strip_prefix("http://") else {
-        return target;
-    };
-    rest.find('/').map_or("/", |at| &rest[at..])
+    const SCHEME: &str = "http://";
+    match target.split_at_checked(SCHEME.len()) {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case(SCHEME) => {
+            rest.find('/').map_or("/", |at| &rest[at..])
+        }
+        _ => target,
+    }
 }
 
 /// Returns the number that `text` is, all of it digits.

@@ -48,9 +48,33 @@ impl Script {
         }
         Self(events)
     }
-}
 
-impl Script {
+    /// Values as long as they can be where they are, and trims that take most of them: the log goes
+    /// round its region, and space is used again.
+    pub(crate) fn round(rng: &mut Rng, length: usize) -> Self {
+        let mut events = Vec::new();
+        for _ in 0..length {
+            let log = rng.index(LOGS.len());
+            let client = rng.index(CLIENTS);
+            let len = match rng.index(6) {
+                0 => 66_000 + rng.index(300_000),
+                // Alone in its buffer, and so what is trimmed alone sets that free.
+                1 => 250_000 + rng.index(12_000),
+                2 => 300 + rng.index(9_000),
+                _ => 60_000 + rng.index(5_000),
+            };
+            events.push(Event::Ask(client, Ask::Append { log, len }));
+            if rng.once_in(2) {
+                let client = if rng.once_in(2) { client } else { rng.index(CLIENTS) };
+                events.push(Event::Ask(client, Ask::Trim { log, back: rng.below(2) }));
+            }
+            if rng.once_in(3) {
+                events.push(Event::Turns(1 + rng.index(4)));
+            }
+        }
+        Self(events)
+    }
+
     /// One client that does not wait, with values of one length.
     pub(crate) fn equal_appends(count: usize) -> Self {
         let ask = Event::Ask(0, Ask::Append { log: 0, len: 20 });
@@ -91,6 +115,8 @@ pub(crate) struct History {
     trims_asked: BTreeMap<usize, u64>,
     /// The highest `first` that was told.
     trims_told: BTreeMap<usize, u64>,
+    /// Appends of this life that were not answered, by log.
+    pending: BTreeMap<usize, u64>,
 }
 
 impl History {
@@ -98,6 +124,7 @@ impl History {
     pub(crate) fn run(&mut self, script: &Script, machine: &mut Machine) {
         let mut clients: Vec<_> =
             (0..CLIENTS).map(|_| (Client::open(&machine.peer), VecDeque::new())).collect();
+        self.pending.clear();
         for event in &script.0 {
             match *event {
                 Event::Ask(client, ask) => {
@@ -105,13 +132,25 @@ impl History {
                     clients[client].0.send(&request);
                     clients[client].1.push_back(asked);
                 }
-                Event::Turns(turns) => (0..turns).for_each(|_| machine.turn()),
+                Event::Turns(turns) => {
+                    (0..turns).for_each(|_| machine.turn());
+                    self.listen(&mut clients);
+                }
             }
         }
         machine.settle();
-        for (client, asked) in &mut clients {
+        self.listen(&mut clients);
+        self.pending.clear();
+    }
+
+    /// Notes the replies that have arrived.
+    fn listen(&mut self, clients: &mut [(Client, VecDeque<Asked>)]) {
+        for (client, asked) in clients {
             while let Some(reply) = client.reply() {
                 let asked = asked.pop_front().expect("a reply answers a request");
+                if let Asked::Append { log, .. } = asked {
+                    *self.pending.entry(log).or_default() -= 1;
+                }
                 self.told(&asked, reply);
             }
         }
@@ -121,14 +160,15 @@ impl History {
         match ask {
             Ask::Append { log, len } => {
                 let value = self.value(log, len);
+                *self.pending.entry(log).or_default() += 1;
                 (append(log, &value), Asked::Append { log, value: self.values })
             }
             Ask::Read { log, back } => {
-                let seq = self.next(log).saturating_sub(back).max(1);
+                let seq = self.expected(log).saturating_sub(back).max(1);
                 (get(&format!("/v1/logs/{}/{seq}", LOGS[log])), Asked::Read { log, seq })
             }
             Ask::Trim { log, back } => {
-                let before = self.next(log).saturating_sub(back);
+                let before = self.expected(log).saturating_sub(back);
                 let asked = self.trims_asked.entry(log).or_default();
                 *asked = before.max(*asked);
                 let target = format!("/v1/logs/{}?before={before}", LOGS[log]);
@@ -153,6 +193,12 @@ impl History {
         known.map_or(1, |((_, seq), _)| seq + 1)
     }
 
+    /// The next sequence number, if all that was asked for has come about: so that records are read
+    /// and trimmed before anybody was told of them, too.
+    fn expected(&self, log: usize) -> u64 {
+        self.next(log) + self.pending.get(&log).copied().unwrap_or(0)
+    }
+
     fn told(&mut self, asked: &Asked, reply: Reply) {
         match (asked, reply.status) {
             (Asked::Append { log, value }, 201) => {
@@ -173,6 +219,7 @@ impl History {
                 *told = first.max(*told);
             }
             (Asked::Read { .. } | Asked::Trim { .. }, 404 | 410) => {}
+            (Asked::Append { .. } | Asked::Trim { .. }, 507) => {}
             (asked, status) => panic!("{asked:?} was answered {status}"),
         }
     }

@@ -24,10 +24,13 @@ pub const MIB: u64 = 1 << 20;
 pub struct Steps {
     dev: SimDev,
     now: Rc<Cell<Instant>>,
+    /// True if the last turn would have waited for a packet.
+    waits: Rc<Cell<bool>>,
 }
 
 impl Enter for Steps {
     fn enter(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.waits.set(self.dev.in_flight() == 0 && timeout != Some(Duration::ZERO));
         if self.dev.in_flight() == 0 {
             self.now.set(self.now.get() + timeout.unwrap_or_default());
         }
@@ -163,6 +166,7 @@ pub struct Rig {
     pub tap: Tap,
     lines: SimLines,
     now: Rc<Cell<Instant>>,
+    waits: Rc<Cell<bool>>,
 }
 
 pub const MEDIA: [MediumKind; 2] = [MediumKind::Disk, MediumKind::Shm];
@@ -195,7 +199,8 @@ impl Rig {
             }
         };
         let now = Rc::new(Cell::new(Instant::now()));
-        let mut io = Steps { dev: dev.clone(), now: Rc::clone(&now) };
+        let waits = Rc::default();
+        let mut io = Steps { dev: dev.clone(), now: Rc::clone(&now), waits: Rc::clone(&waits) };
         let (store, _report) = start(&mut io, &mut medium, &mut frames, superblock).unwrap();
         let (port, tap) = (LoopPort::new(256), Tap::default());
         let peer = port.peer();
@@ -209,7 +214,7 @@ impl Rig {
             geometry,
             clock: Box::new(move || clock.get()),
         });
-        Self { worker, peer, dev, tap, lines, now }
+        Self { worker, peer, dev, tap, lines, now, waits }
     }
 
     /// Takes so many turns that whatever can happen has happened.
@@ -217,6 +222,17 @@ impl Rig {
         for _ in 0..12 {
             self.worker.turn(Some(Duration::ZERO)).unwrap();
         }
+    }
+
+    /// Takes turns until one would wait for a packet.
+    pub fn settle(&mut self) {
+        for _ in 0..10_000 {
+            self.worker.turn(None).unwrap();
+            if self.waits.get() {
+                return;
+            }
+        }
+        panic!("the loop does not come to rest");
     }
 
     /// Returns the region as the next start finds it, with its superblock.
