@@ -1,12 +1,16 @@
 //! Many crashes: of real processes, by SIGKILL, and of the simulated device and memory.
 //!
-//! Which tests these are, the tests say: they read `IMPASTO_CRASH_ROUNDS` (real) or
-//! `IMPASTO_CRASH_SEEDS` (simulated). Plain `cargo test` runs them too, with few rounds.
+//! Which tests these are, the tests say: they read `IMPASTO_CRASH_ROUNDS` (kills of a real process)
+//! or `IMPASTO_CRASH_SEEDS` (random histories on simulated hardware). Plain `cargo test` runs them
+//! too, with few rounds.
 
 use crate::{
     Failure,
     run::{Step, tests_that_read},
 };
+
+/// Histories for each kill: a simulated crash takes less time, and shows more.
+const SEEDS_PER_ROUND: u64 = 10;
 
 /// What a run of crashes is asked to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,16 +40,18 @@ impl Options {
 
 /// Runs the crash tests in release. That there is none is a failure, too.
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
-    for (name, key) in
-        [("crash: simulated", "IMPASTO_CRASH_SEEDS"), ("crash: SIGKILL", "IMPASTO_CRASH_ROUNDS")]
-    {
+    let seeds = options.rounds.saturating_mul(SEEDS_PER_ROUND);
+    for (name, key, count) in [
+        ("crash: simulated", "IMPASTO_CRASH_SEEDS", seeds),
+        ("crash: SIGKILL", "IMPASTO_CRASH_ROUNDS", options.rounds),
+    ] {
         let tests = tests_that_read(key)?;
         if tests.is_empty() {
             return Err(format!("{name}: no test reads {key}").into());
         }
         for (package, test) in tests {
             let args = format!("test --release -p {package} --test {test} -- --nocapture");
-            let mut step = Step::cargo(name, &args).env(key, options.rounds.to_string());
+            let mut step = Step::cargo(name, &args).env(key, count.to_string());
             if let Some(seed) = options.seed {
                 step = step.env("IMPASTO_SEED", seed.to_string());
             }

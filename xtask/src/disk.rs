@@ -65,10 +65,11 @@ impl Mounted {
         }
         let (image, dir) = (base.with_extension("img"), base.to_path_buf());
         fs::create_dir_all(&dir)?;
-        // A run that was killed left it mounted.
-        let _ = tool("umount", &[&dir.to_string_lossy()]);
-        fs::File::create(&image)?.set_len(IMAGE_BYTES)?;
         let (image_path, dir_path) = (image.to_string_lossy(), dir.to_string_lossy());
+        // A run that was killed left it mounted; that nothing was left is no failure.
+        let _ = unmount(&dir_path);
+        let _ = fs::remove_file(&image);
+        fs::File::create_new(&image)?.set_len(IMAGE_BYTES)?;
         tool("mkfs.ext4", &["-q", "-F", &image_path])?;
         tool("mount", &["-o", "loop", &image_path, &dir_path])?;
         Ok(Self { dir, image })
@@ -79,17 +80,22 @@ impl Mounted {
     }
 
     fn end(self) -> Result<(), Failure> {
-        tool("umount", &[&self.path()])?;
-        Ok(())
+        unmount(&self.path())
     }
 }
 
 impl Drop for Mounted {
     fn drop(&mut self) {
         // After `end` it is not mounted any more; that nothing is left to undo is no failure.
-        let _ = tool("umount", &[&self.path()]);
+        let _ = unmount(&self.path());
         let _ = fs::remove_file(&self.image);
     }
+}
+
+/// Takes the file system out of the tree. It ends when the kernel has let go of its last file: of a
+/// server that was killed, that is a moment after the end of the process.
+fn unmount(dir: &str) -> Result<(), Failure> {
+    tool("umount", &["--lazy", dir]).map(drop)
 }
 
 fn tool(program: &str, args: &[&str]) -> Result<String, Failure> {

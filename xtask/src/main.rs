@@ -23,7 +23,7 @@ usage: cargo xtask <command>
   ci [--no-test]                 fmt, clippy, test, doc, tidy; --no-test leaves out the tests
   tidy [--bless]                 layering, unsafe, seams, rules, format; --bless renews the
                                  hashes in docs/format.md
-  crash [--rounds N] [--seed N]  N crashes (100) of a real process and N simulated runs, in release
+  crash [--rounds N] [--seed N]  N kills (100) of a real process, 10 N simulated histories; release
   disk [--deny-skips]            tests on a small ext4 in a loop device; needs root";
 
 /// What went wrong, said to a person.

@@ -8,7 +8,12 @@ use crate::Failure;
 const PAGE: &str = "ARCHITECTURE.md";
 const HEAD: &str = "| crate | job | unsafe | may use |";
 
-/// By crate, without `impasto-`: its normal dependencies among the crates of this workspace.
+/// Crates from elsewhere that one of ours uses alone: only `uring` talks to io_uring, only `server`
+/// knows a protocol.
+const OWNERS: [(&str, &str); 2] = [("io-uring", "uring"), ("httparse", "server")];
+
+/// By crate, without `impasto-`: its normal dependencies among the crates of this workspace, and
+/// among those that have an owner.
 pub(super) type Edges = BTreeMap<String, BTreeSet<String>>;
 
 /// A row of the table.
@@ -66,7 +71,9 @@ pub(super) fn edges(metadata: &str) -> Result<Edges, Failure> {
             .iter()
             .filter(|dependency| dependency["kind"] != "dev")
             .filter_map(|dependency| dependency["name"].as_str())
-            .filter(|used| used.starts_with("impasto"))
+            .filter(|used| {
+                used.starts_with("impasto") || OWNERS.iter().any(|(name, _)| used == name)
+            })
             .map(short)
             .collect();
         edges.insert(short(name), uses);
@@ -87,7 +94,8 @@ pub(super) fn check_edges(parts: &[Part], edges: &Edges) -> Vec<Finding> {
             findings.push(Finding::page(PAGE, format!("there is no crate `{name}`")));
             continue;
         };
-        for used in uses.difference(&part.may_use) {
+        let is_owned = |used: &String| OWNERS.contains(&(used.as_str(), name.as_str()));
+        for used in uses.difference(&part.may_use).filter(|used| !is_owned(used)) {
             let what = format!("`{name}` uses `{used}`, and its row does not say that it may");
             findings.push(Finding::page(PAGE, what));
         }
@@ -153,8 +161,11 @@ text
 ";
 
     fn uses(list: &[(&str, &[&str])]) -> Edges {
-        let set = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
-        list.iter().map(|(name, names)| ((*name).to_owned(), set(names))).collect()
+        list.iter().map(|(name, names)| ((*name).to_owned(), uses_of(names))).collect()
+    }
+
+    fn uses_of(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
     }
 
     fn good() -> Edges {
@@ -186,6 +197,17 @@ text
         assert!(said(&check_edges(&parts, &edges)).contains("`region` uses `store`"));
     }
 
+    /// A second ring, or a protocol below the server, needs no edge between our crates.
+    #[test]
+    fn what_has_an_owner_is_used_by_no_other() {
+        let parts = parts(TABLE).unwrap();
+        let mut edges = good();
+        edges.insert("server".to_owned(), uses_of(&["region", "store", "httparse"]));
+        assert_eq!(said(&check_edges(&parts, &edges)), "");
+        edges.insert("region".to_owned(), uses_of(&["io-uring"]));
+        assert!(said(&check_edges(&parts, &edges)).contains("`region` uses `io-uring`"));
+    }
+
     #[test]
     fn a_stale_row_and_a_missing_row_are_found() {
         let parts = parts(TABLE).unwrap();
@@ -203,8 +225,9 @@ text
     fn development_dependencies_are_free() {
         let metadata = r#"{"packages": [{"name": "impasto-ring", "dependencies": [
             {"name": "impasto-region", "kind": null}, {"name": "impasto-sim", "kind": "dev"},
-            {"name": "impasto-uring", "kind": "build"}, {"name": "socket2", "kind": null}]}]}"#;
-        assert_eq!(edges(metadata).unwrap(), uses(&[("ring", &["region", "uring"])]));
+            {"name": "impasto-uring", "kind": "build"}, {"name": "socket2", "kind": null},
+            {"name": "io-uring", "kind": null}]}]}"#;
+        assert_eq!(edges(metadata).unwrap(), uses(&[("ring", &["io-uring", "region", "uring"])]));
     }
 
     #[test]
