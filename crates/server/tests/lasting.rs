@@ -21,7 +21,7 @@ fn a_full_region_is_emptied_by_a_trim() {
                 .expect("a region is not endless");
             assert_eq!(reply.status, 507, "on {kind:?}");
             assert!(
-                last > 10 && reply.text().contains("trim a log"),
+                last > 10 && reply.text().contains("trim logs"),
                 "after {last} of {len} bytes"
             );
             let next = u64::MAX;

@@ -65,8 +65,8 @@ impl Server {
 
     fn stop(self) {
         self.stop.store(true, Ordering::Release);
-        // A connection wakes the loop.
-        let _woken = self.connect();
+        // A connection wakes the loop, unless it was awake and listens no more.
+        let _woken = TcpStream::connect(self.address);
         self.thread.join().unwrap();
     }
 }

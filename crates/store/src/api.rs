@@ -156,7 +156,7 @@ pub enum Refusal {
         next: u64,
     },
     /// The region is full.
-    #[error("the region is full: trim a log to make room")]
+    #[error("the region is full: trim logs to make room")]
     NoSpace,
     /// There are as many logs as there can be.
     #[error("the region holds {LOGS_MAX} logs and takes no more")]

@@ -144,7 +144,8 @@ pub(crate) fn fault(refusal: Refusal) -> Fault {
         ),
         Refusal::NoSpace => Fault::new(
             Status::NoSpace,
-            "the region is full: trim a log (DELETE /v1/logs/{log}?before=SEQ) to make room",
+            "the region is full: trim logs (DELETE /v1/logs/{log}?before=SEQ) to make room, those \
+             with the oldest records above all: they keep the space of what came later",
         ),
         Refusal::TooManyLogs => {
             Fault::new(Status::NoSpace, "there are 65536 logs: append to one of them")
