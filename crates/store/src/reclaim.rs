@@ -6,12 +6,7 @@
 
 use impasto_region::layout::{SEGMENT_BYTES, Superblock};
 
-use crate::{
-    Lsn, Sink, Store,
-    format::log_record,
-    format::padded,
-    tail::{Need, Room},
-};
+use crate::{Lsn, Sink, Store, format::log_record, format::padded, space::Need, tail::Room};
 
 /// Most bytes of state moved in one call: a bound on the time of a turn. Many, so that the padding
 /// of their commit is at most 1/32 of them: less than what makes moving pay, or moved states would

@@ -12,7 +12,7 @@ use impasto_region::{
     layout::{BLOCK_BYTES, BUF_BYTES, BUFS_PER_SEGMENT, Geometry},
 };
 
-use crate::{Lsn, tail::Need};
+use crate::Lsn;
 
 #[expect(clippy::cast_possible_truncation, reason = "a block is 4 KiB")]
 const BLOCK: u32 = BLOCK_BYTES as u32;
@@ -20,6 +20,19 @@ const BLOCK: u32 = BLOCK_BYTES as u32;
 /// trims that leave records, of which there can be any number; one for those that empty a log; and
 /// two for reclamation, which moves at most what stands in one segment before it frees that.
 const RESERVED_SEGMENTS: u32 = 4;
+
+/// Who asks for a log segment. The later ones may take what the earlier ones have to leave (D10).
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Need {
+    /// An append that also takes so many buffers.
+    Append(u32),
+    /// A trim that leaves records.
+    Trim,
+    /// A trim that empties its log: there is one for each log of a full region.
+    Drain,
+    /// Reclamation.
+    Move,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Owner {

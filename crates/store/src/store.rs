@@ -14,8 +14,8 @@ use crate::{
     },
     logs::{Entry, Logs},
     reclaim::Reclaim,
-    space::Space,
-    tail::{Need, Room, Tail},
+    space::{Need, Space},
+    tail::{Room, Tail},
 };
 
 /// One log on the medium, and the named logs in it.

@@ -7,7 +7,7 @@ use impasto_region::{Checksum, SegmentId, Span, layout::SEGMENT_BYTES};
 use crate::{
     Commit, Lsn, Sink,
     format::{COMMIT_BYTES_MAX, CommitHeader, FIRST_POSITION, LogOffset, SegmentHeader, padded},
-    space::Space,
+    space::{Need, Space},
 };
 
 /// A segment of the log.
@@ -60,19 +60,6 @@ pub(crate) enum Room {
     Seal,
     /// The region is full.
     Full,
-}
-
-/// Who asks for room. The later ones may take what the earlier ones have to leave (D10).
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Need {
-    /// An append that also takes so many buffers.
-    Append(u32),
-    /// A trim that leaves records.
-    Trim,
-    /// A trim that empties its log: there is one for each log of a full region.
-    Drain,
-    /// Reclamation.
-    Move,
 }
 
 /// The log from its oldest needed segment to its tail.
