@@ -58,6 +58,15 @@ fn acknowledged_records_outlive_sigkill() {
     assert!(server.read(2).ends_with(&long));
 }
 
+#[test]
+fn records_are_served_over_ipv6() {
+    let dir = place();
+    let server = Server::start(dir.path(), &["--size", "16MiB", "--http", "[::1]:0"]);
+    assert!(server.says("listening  http://[::1]:"), "{:?}", server.banner);
+    server.append("hello");
+    assert!(server.read(1).ends_with("\r\n\r\nhello"));
+}
+
 /// Served with another size than asked for, a full region would come as a surprise.
 #[test]
 fn another_size_is_refused_and_the_same_one_is_not() {

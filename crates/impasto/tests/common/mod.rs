@@ -23,8 +23,11 @@ pub(crate) fn impasto(args: &[&str]) -> Command {
 }
 
 pub(crate) fn serve(dir: &Path, more: &[&str]) -> Command {
-    let mut command = impasto(&["serve", "--http", "127.0.0.1:0", "--data"]);
+    let mut command = impasto(&["serve", "--data"]);
     command.arg(dir).args(more);
+    if !more.contains(&"--http") {
+        command.args(["--http", "127.0.0.1:0"]);
+    }
     command
 }
 
