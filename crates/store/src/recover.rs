@@ -46,8 +46,21 @@ pub enum Corruption {
         attested: Lsn,
         /// Where its commit should stand in the log.
         offset: u64,
-        /// Where that is in the region; 0 if the segment itself is missing.
+        /// Where that is in the region.
         at: u64,
+    },
+    /// A segment that holds acknowledged records is missing.
+    #[error(
+        "records {lsn} to {attested} were acknowledged as durable, but segment {chain} of the log \
+         is missing: its header is damaged"
+    )]
+    MissingSegment {
+        /// The first that is missing.
+        lsn: Lsn,
+        /// The last that a witness names.
+        attested: Lsn,
+        /// The segment's chain number.
+        chain: u64,
     },
     /// A valid commit does not continue the log.
     #[error("the commit at log offset {offset:#x} starts with record {found}, not with {expected}")]
@@ -230,8 +243,11 @@ impl Recovery {
         let (commits, end) = walk.commits(needed)?;
         let attested = walk.attested(&commits, end, &self.suspects);
         if attested >= end.lsn {
-            let offset = end.offset.0;
-            return Err(Corruption::Missing { lsn: end.lsn, attested, offset, at: end.at });
+            let (lsn, offset, chain) = (end.lsn, end.offset.0, end.offset.chain());
+            return Err(match end.at {
+                0 => Corruption::MissingSegment { lsn, attested, chain },
+                at => Corruption::Missing { lsn, attested, offset, at },
+            });
         }
         let segments = walk.segments(end);
         self.superblock.epoch = walk.epoch();

@@ -15,7 +15,10 @@ fn commit_of(rig: &mut Rig, log: &str, value: &[u8]) -> Commit {
 
 fn missing(result: Result<Rig, Corruption>) -> (Lsn, Lsn) {
     match result.map(|_| ()) {
-        Err(Corruption::Missing { lsn, attested, .. }) => (lsn, attested),
+        Err(
+            Corruption::Missing { lsn, attested, .. }
+            | Corruption::MissingSegment { lsn, attested, .. },
+        ) => (lsn, attested),
         other => panic!("the damage was taken for {other:?}"),
     }
 }
@@ -158,7 +161,7 @@ fn a_flipped_byte_is_found_or_harmless() {
                     assert_eq!(rig.read("a", u64::from(n) + 1).unwrap(), [n; 40_000], "byte {at}");
                 }
             }
-            Err(Corruption::Missing { .. }) => damage += 1,
+            Err(Corruption::Missing { .. } | Corruption::MissingSegment { .. }) => damage += 1,
             Err(other) => panic!("a flipped byte at {at} was taken for {other}"),
         }
     }
