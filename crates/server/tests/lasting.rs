@@ -20,10 +20,7 @@ fn a_full_region_is_emptied_by_a_trim() {
                 .find(|reply| reply.status != 201)
                 .expect("a region is not endless");
             assert_eq!(reply.status, 507, "on {kind:?}");
-            assert!(
-                last > 10 && reply.text().contains("trim logs"),
-                "after {last} of {len} bytes"
-            );
+            assert!(last > 10 && reply.text().contains("trim logs"), "after {last} of {len} bytes");
             let next = u64::MAX;
             let reply = rig.once(ask("DELETE", &format!("/v1/logs/log?before={next}")));
             assert_eq!(reply.status, 200, "on {kind:?}");
