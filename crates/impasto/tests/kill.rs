@@ -16,6 +16,7 @@ use std::{
     sync::{
         Mutex,
         atomic::{AtomicU64, Ordering},
+        mpsc::{self, Sender},
     },
     thread,
 };
@@ -117,52 +118,70 @@ impl Client {
     }
 }
 
-/// Appends until the server dies.
-fn load(
-    mut client: Client,
-    seed: u64,
-    numbers: &AtomicU64,
-    acked: &Mutex<Acked>,
-    total: &AtomicU64,
-) {
-    let mut random = Random(seed);
-    let log = LOGS[usize::try_from(random.below(3)).unwrap()];
-    loop {
+/// What the connections of a round share.
+struct Load<'a> {
+    server: &'a Server,
+    numbers: &'a AtomicU64,
+    acked: &'a Mutex<Acked>,
+}
+
+impl Load<'_> {
+    /// Appends until the server dies, and says so for each that was acknowledged. A connection that
+    /// the server ends, as it does when it refuses a long body, is followed by another one.
+    fn run(&self, seed: u64, said: &Sender<()>) {
+        let mut random = Random(seed);
+        let log = LOGS[usize::try_from(random.below(3)).unwrap()];
+        while let Some(stream) = self.server.try_connect() {
+            let mut client = Client::new(stream);
+            while self.append(&mut client, log, &mut random, said).is_some() {}
+        }
+    }
+
+    /// `None` when the connection has ended.
+    fn append(
+        &self,
+        client: &mut Client,
+        log: &'static str,
+        random: &mut Random,
+        said: &Sender<()>,
+    ) -> Option<()> {
         // Relaxed: only distinct numbers are wanted.
-        let number = numbers.fetch_add(1, Ordering::Relaxed);
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let len = match random.below(40) {
             0 => 60_000 + random.below(200_000),
             1..8 => random.below(20_000),
             _ => random.below(1_500),
         };
         let value = Value { number, len: usize::try_from(len).unwrap().max(24) };
-        let Some(reply) = client.ask(&format!("POST /v1/logs/{log} HTTP/1.1"), &value.bytes())
-        else {
-            return;
-        };
+        let reply = client.ask(&format!("POST /v1/logs/{log} HTTP/1.1"), &value.bytes())?;
         match reply.status {
             201 => {
                 let seq = reply.location.rsplit('/').next().unwrap().parse().unwrap();
-                let before = acked.lock().unwrap().insert((log, seq), value);
+                let before = self.acked.lock().unwrap().insert((log, seq), value);
                 assert_eq!(before, None, "{log}/{seq} was acknowledged twice");
-                total.fetch_add(1, Ordering::Relaxed);
+                // Whoever counts has enough when it does not listen any more.
+                let _enough = said.send(());
             }
-            507 => trim_half(&mut client, log, acked),
+            507 => LOGS.into_iter().for_each(|log| self.trim_half(log)),
             status => panic!("an append was answered {status}"),
         }
+        Some(())
     }
-}
 
-/// Makes room, and forgets what need not be there any more.
-fn trim_half(client: &mut Client, log: &'static str, acked: &Mutex<Acked>) {
-    let mut acked = acked.lock().unwrap();
-    let seqs: Vec<u64> =
-        acked.range((log, 0)..=(log, u64::MAX)).map(|((_, seq), _)| *seq).collect();
-    let Some(&before) = seqs.get(seqs.len() / 2) else { return };
-    // Forgotten first: should the server die now, both are right.
-    acked.retain(|&(other, seq), _| other != log || seq >= before);
-    drop(acked);
-    client.ask(&format!("DELETE /v1/logs/{log}?before={before} HTTP/1.1"), &[]);
+    /// Makes room, and forgets what need not be there any more. On a connection of its own: the
+    /// one that was refused may be ended.
+    fn trim_half(&self, log: &'static str) {
+        let Some(stream) = self.server.try_connect() else { return };
+        let mut acked = self.acked.lock().unwrap();
+        let of_log = acked.range((log, 0)..=(log, u64::MAX));
+        let seqs: Vec<u64> = of_log.map(|((_, seq), _)| *seq).collect();
+        let Some(&before) = seqs.get(seqs.len() / 2) else { return };
+        // Forgotten first: should the server die now, both are right.
+        acked.retain(|&(other, seq), _| other != log || seq >= before);
+        drop(acked);
+        let trim = format!("DELETE /v1/logs/{log}?before={before} HTTP/1.1");
+        Client::new(stream).ask(&trim, &[]);
+    }
 }
 
 /// Everything that was acknowledged is there, whole, and nothing twice.
@@ -210,23 +229,27 @@ fn every_acknowledged_record_outlives_sigkill() {
     println!("IMPASTO_SEED={seed}, IMPASTO_CRASH_ROUNDS={rounds}");
     let dir = place();
     let acked = Mutex::new(Acked::new());
-    let (numbers, total) = (AtomicU64::new(1), AtomicU64::new(0));
+    let numbers = AtomicU64::new(1);
     let mut random = Random(seed);
+    let mut total = 0;
     let mut server = Server::start(dir.path(), &["--size", "64MiB"]);
     for round in 0..rounds {
-        let goal = total.load(Ordering::Relaxed) + 50 + random.below(1_000);
+        let goal = 50 + random.below(1_000);
+        let load = Load { server: &server, numbers: &numbers, acked: &acked };
         thread::scope(|scope| {
+            let (say, hear) = mpsc::channel();
             for connection in 0..CONNECTIONS {
-                let client = Client::new(server.connect());
                 let seed = seed ^ (round << 32) ^ connection;
-                let (numbers, acked, total) = (&numbers, &acked, &total);
-                scope.spawn(move || load(client, seed, numbers, acked, total));
+                let (load, say) = (&load, say.clone());
+                scope.spawn(move || load.run(seed, &say));
             }
-            while total.load(Ordering::Relaxed) < goal {
-                thread::yield_now();
-            }
-            assert!(!server.kill().success());
+            drop(say);
+            let heard = (0..goal).take_while(|_| hear.recv().is_ok()).count() as u64;
+            server.send_kill();
+            assert_eq!(heard, goal, "the connections go on until the server dies");
+            total += heard;
         });
+        assert!(!server.wait().success());
         if round % 5 == 0 {
             let output = verify(dir.path());
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
@@ -234,6 +257,6 @@ fn every_acknowledged_record_outlives_sigkill() {
         server = Server::start(dir.path(), &[]);
         check(&server, &acked.lock().unwrap());
     }
-    println!("{} records acknowledged", total.load(Ordering::Relaxed));
+    println!("{total} records acknowledged");
     assert!(server.stop(Signal::TERM).success());
 }

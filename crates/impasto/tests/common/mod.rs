@@ -61,8 +61,11 @@ impl Server {
     }
 
     pub(crate) fn connect(&self) -> TcpStream {
-        let line = self.banner.last().unwrap();
-        TcpStream::connect(line.split("http://").nth(1).unwrap()).unwrap()
+        TcpStream::connect(self.address()).unwrap()
+    }
+
+    fn address(&self) -> &str {
+        self.banner.last().unwrap().split("http://").nth(1).unwrap()
     }
 
     /// Sends `request` on a connection of its own, and returns all that comes back.
@@ -86,8 +89,16 @@ impl Server {
         self.ask(&format!("GET /v1/logs/a/{seq} HTTP/1.1\r\nConnection: close\r\n\r\n"))
     }
 
-    pub(crate) fn kill(&mut self) -> ExitStatus {
-        self.process.kill().unwrap();
+    /// Returns a connection, or `None` if the server is dead.
+    pub(crate) fn try_connect(&self) -> Option<TcpStream> {
+        TcpStream::connect(self.address()).ok()
+    }
+
+    pub(crate) fn send_kill(&self) {
+        kill_process(Pid::from_child(&self.process), Signal::KILL).unwrap();
+    }
+
+    pub(crate) fn wait(&mut self) -> ExitStatus {
         self.process.wait().unwrap()
     }
 
