@@ -24,13 +24,21 @@
 //!     media::{CpuLines, Pmem},
 //!     region::{Frames, layout::{Geometry, MediumKind, Superblock}},
 //!     ring::LoopPort,
-//!     server::{self, Enter, Parts, Worker},
+//!     server::{self, Enter, Parts, Shared, SharedParts, Worker},
 //! };
 //!
 //! /// Nothing here has to be waited for.
 //! struct Now;
 //!
 //! impl Enter for Now {
+//!     type Waker = ();
+//!
+//!     fn waker(&self) -> io::Result<()> {
+//!         Ok(())
+//!     }
+//!
+//!     fn wake(&mut self, _waker: &()) {}
+//!
 //!     fn enter(&mut self, _limit: Option<Duration>) -> io::Result<()> {
 //!         Ok(())
 //!     }
@@ -47,7 +55,9 @@
 //! let port = LoopPort::new(256);
 //! let peer = port.peer();
 //! let clock = Box::new(Instant::now);
-//! let mut worker = Worker::new(Parts { io: Now, port, medium, frames, store, geometry, clock });
+//! let options = server::config::Options::default();
+//! let shared = Shared::new(SharedParts { medium, frames, store, geometry, options });
+//! let mut worker = Worker::new(Parts { io: Now, port, shared, clock })?;
 //!
 //! let flow = peer.open().expect("the port accepts");
 //! peer.push(flow, b"POST /v1/logs/greetings HTTP/1.1\r\ncontent-length: 5\r\n\r\nhello");

@@ -22,7 +22,7 @@ use impasto::{
         layout::{Geometry, MediumKind},
     },
     ring::{Limits, UringPort, listen},
-    server::{self, Parts, Worker, config},
+    server::{self, Parts, Shared, SharedParts, Worker, config},
     uring::Uring,
 };
 
@@ -62,7 +62,9 @@ fn serve<M: Medium<Uring>>(
     let address = listener.local_addr().unwrap();
     let port = UringPort::new(&mut io, &frames, [listener], Limits::default()).unwrap();
     let (clock, geometry) = (Box::new(Instant::now), superblock.geometry);
-    let mut worker = Worker::new(Parts { io, port, medium, frames, store, geometry, clock });
+    let options = config::Options::default();
+    let shared = Shared::new(SharedParts { medium, frames, store, geometry, options });
+    let mut worker = Worker::new(Parts { io, port, shared, clock }).unwrap();
     ready(address);
     while !signals.stop.load(Ordering::Acquire) {
         let counts = signals.counts.load(Ordering::Acquire);

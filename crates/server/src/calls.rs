@@ -1,11 +1,11 @@
 //! From requests to replies.
 
 use impasto_media::Medium;
-use impasto_region::{Checksum, Extent};
 use impasto_ring::Port;
 use impasto_store::{Answer, Applied, Effect, Load, Lsn, Refusal, Request, Value};
 
 use crate::{
+    Enter,
     config::COPY_BYTES_MAX,
     engine::Engine,
     flow::{Asked, Body, Flow, Input, Listing, Parked, Place},
@@ -16,7 +16,7 @@ use crate::{
 
 const DAMAGED: Fault = Fault::new(Status::InternalError, "the stored record is damaged");
 
-impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
+impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
     /// Applies an append whose body is complete. `whole` is the body if it has no place yet.
     pub(crate) fn append(&mut self, flow: &mut Flow, mut body: Body, whole: Arrived<'_>) {
         let effect = match self.apply_append(&body, whole) {
@@ -100,7 +100,7 @@ impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
     }
 
     fn readiness(&self) -> Result<(), Fault> {
-        if self.store.is_read_only() { Err(reply::fault(Refusal::ReadOnly)) } else { Ok(()) }
+        if self.core.store.is_read_only() { Err(reply::fault(Refusal::ReadOnly)) } else { Ok(()) }
     }
 
     fn answer_probe(&mut self, flow: &mut Flow, asked: Asked, health: Result<(), Fault>) {
@@ -116,9 +116,9 @@ impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
 
     /// Answers with the record that the store has found.
     fn answer_found(&mut self, flow: &mut Flow, asked: Asked, lsn: Lsn, len: u32) {
-        let mut found = self.pools.extents();
-        found.extend_from_slice(self.store.found());
-        if self.jobs.reads_any(&found) {
+        let mut found = self.own.pools.extents();
+        found.extend_from_slice(self.core.store.found());
+        if self.core.jobs.reads_any(&found) {
             // The blocks around it are being read into their frames.
             flow.input = Input::Asked(asked);
             self.park(flow, Parked::Medium);
@@ -126,36 +126,36 @@ impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
             let Call::Read(_, seq) = asked.call else { unreachable!("only a read finds") };
             let copies = len <= COPY_BYTES_MAX;
             let stored = if asked.bodyless || copies { &[][..] } else { &found };
-            let mut copy = std::mem::take(&mut self.copy);
+            let mut copy = std::mem::take(&mut self.own.copy);
             if copies && !asked.bodyless {
                 for extent in &found {
-                    copy.extend_from_slice(self.frames.bytes(extent.span()));
+                    copy.extend_from_slice(self.core.frames.bytes(extent.span()));
                 }
             }
             self.reply(flow, lsn, stored, |out| {
                 reply::record(out, seq, len, asked.link);
                 out.append(&mut copy);
             });
-            self.copy = copy;
+            self.own.copy = copy;
             self.go_on(flow, asked.link, asked.skip);
         }
-        self.pools.give_extents(found);
+        self.own.pools.give_extents(found);
     }
 
     /// Starts bringing a record to where it can be sent from.
     fn load(&mut self, flow: &mut Flow, asked: Asked, load: Load) {
         flow.input = Input::Asked(asked);
-        let mut extents = self.pools.extents();
-        extents.extend_from_slice(self.store.found());
-        if self.jobs.reads_any(&extents) {
-            self.pools.give_extents(extents);
+        let mut extents = self.own.pools.extents();
+        extents.extend_from_slice(self.core.store.found());
+        if self.core.jobs.reads_any(&extents) {
+            self.own.pools.give_extents(extents);
             return self.park(flow, Parked::Medium);
         }
-        self.store.pin(&extents);
-        let spans = self.jobs.spans(&extents);
-        let ticket = self.jobs.start(Job::Load(flow.id, load, extents));
-        self.medium.read(&mut self.io, &mut self.frames, ticket, &spans);
-        self.jobs.give_spans(spans);
+        self.core.store.pin(&extents);
+        let spans = self.core.jobs.spans(&extents);
+        let ticket = self.core.jobs.start(Job::Load(self.whose(flow), load, extents));
+        self.core.medium.read(&mut self.own.io, &mut self.core.frames, ticket, &spans);
+        self.core.jobs.give_spans(spans);
         self.park(flow, Parked::Job);
     }
 
@@ -177,9 +177,9 @@ impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
     }
 
     fn begin_list(&mut self, flow: &mut Flow, asked: Asked) {
-        let (lsn, count) = (self.store.logs_lsn(), self.store.logs().count());
+        let (lsn, count) = (self.core.store.logs_lsn(), self.core.store.logs().count());
         // Brackets and newline; quotes and comma for each, but no comma for the last.
-        let names = self.store.logs().map(|name| name.len() as u64 + 3).sum::<u64>();
+        let names = self.core.store.logs().map(|name| name.len() as u64 + 3).sum::<u64>();
         let len = 3 + names.saturating_sub(1);
         self.reply(flow, lsn, &[], |out| reply::json(out, len, asked.link));
         if asked.bodyless {
@@ -191,11 +191,11 @@ impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
 
     /// Goes on with a listing, as far as there is room for output.
     pub(crate) fn list(&mut self, flow: &mut Flow, mut listing: Listing) {
-        let mut copy = std::mem::take(&mut self.copy);
+        let mut copy = std::mem::take(&mut self.own.copy);
         if listing.next == 0 {
             copy.push(b'[');
         }
-        let names = self.store.logs().take(listing.count).skip(listing.next);
+        let names = self.core.store.logs().take(listing.count).skip(listing.next);
         for name in names {
             copy.extend_from_slice(if listing.next == 0 { b"\"" } else { b",\"" });
             copy.extend_from_slice(name.as_bytes());
@@ -210,7 +210,7 @@ impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
             copy.extend_from_slice(b"]\n");
         }
         self.reply(flow, listing.lsn, &[], |out| out.append(&mut copy));
-        self.copy = copy;
+        self.own.copy = copy;
         if ends {
             self.go_on(flow, listing.link, listing.skip);
         } else {
@@ -247,6 +247,7 @@ impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
 
     /// A request was answered: what comes next on its flow?
     pub(crate) fn go_on(&mut self, flow: &mut Flow, link: Link, skip: u64) {
+        flow.since = self.own.now;
         flow.input = match skip {
             _ if link == Link::Close => return self.end_input(flow),
             0 => Input::Head,
@@ -255,15 +256,6 @@ impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
         if flow.output.is_full() {
             self.park(flow, Parked::Output);
         }
-    }
-
-    /// Returns true if `extents` hold a value with that checksum.
-    pub(crate) fn verify(&self, extents: &[Extent], checksum: u64) -> bool {
-        let mut sum = Checksum::new();
-        for extent in extents {
-            sum.update(self.frames.bytes(extent.span()));
-        }
-        sum.value() == checksum
     }
 }
 

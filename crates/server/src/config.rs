@@ -8,7 +8,7 @@ use impasto_region::layout::{BUF_BYTES, Geometry};
 pub const HEAD_BYTES_MAX: usize = 16 << 10;
 /// Most fields of a request's head. Browsers and proxies send 20 to 40.
 pub const HEADERS_MAX: usize = 100;
-/// Most bytes of a value; a longer body gets 413.
+/// Most bytes of a value, whatever the options say.
 pub const VALUE_BYTES_MAX: u32 = 1 << 20;
 /// A value up to this length can stand in its record. A longer one takes reserved blocks.
 pub const INLINE_BYTES_MAX: u32 = 64 << 10;
@@ -41,6 +41,35 @@ pub const COPY_BYTES_MAX: u32 = 512;
 pub(crate) const POOLED_BYTES_MAX: usize = 256 << 10;
 /// Most vectors of a kind that are pooled: 32 MiB of the largest, usually far below 1 MiB.
 pub(crate) const POOLED_MAX: usize = 128;
+
+/// What a user may set.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// A body longer than this gets 413; at most [`VALUE_BYTES_MAX`].
+    pub value_bytes_max: u32,
+    /// A connection without a request is closed after this; `None`: never.
+    pub idle: Option<Duration>,
+    /// A head that is not whole after this gets 408; so long a new connection has for its first
+    /// byte, too.
+    pub head: Duration,
+    /// A body of which nothing comes for so long gets 408.
+    pub body: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            value_bytes_max: VALUE_BYTES_MAX,
+            idle: Some(Duration::from_secs(300)),
+            head: Duration::from_secs(30),
+            body: Duration::from_secs(30),
+        }
+    }
+}
+
+/// A body has to come at this rate, after a time of [`Options::body`]: what it has reserved is kept
+/// from others.
+pub(crate) const BODY_BYTES_PER_SECOND_MIN: u64 = 1 << 10;
 
 /// Returns how many landing buffers a port gets: a sixteenth of the region, but 4 (1 MiB) at least,
 /// so that one may fill while three are parsed, and 64 (16 MiB) at most, which is 0.13 s at 1 Gb/s.

@@ -5,31 +5,35 @@ use std::{collections::VecDeque, time::Instant};
 use impasto_media::{CommitId, Medium};
 use impasto_region::{BufId, Extent, Frames, Span, layout::Superblock};
 use impasto_ring::{FlowId, Port};
-use impasto_store::{Applied, Lsn, Request, Store};
+use impasto_store::{Applied, Lsn, Request};
 
 use crate::{
+    Enter,
     config::DISCARD_BYTES_MAX,
     flow::{Flow, Input, Parked, Place, SpaceWait},
-    http::reply,
-    jobs::{Job, Jobs},
+    http::{Fault, Link, Status, reply},
+    jobs::{Job, Whose},
     landing::Landing,
     placer::{Arrived, Placer},
     pools::Pools,
+    shared::Core,
 };
 
-/// Everything but the flows themselves, so that a flow and all that it needs can be borrowed
+/// A turn's view of everything but the flows: so that a flow and all that it needs can be borrowed
 /// together.
-pub(crate) struct Engine<I, P, M> {
+pub(crate) struct Engine<'a, I: Enter, P, M> {
+    pub(crate) own: &'a mut Own<I, P>,
+    pub(crate) core: &'a mut Core<M, I::Waker>,
+}
+
+/// What all flows of a worker share, and no other worker sees.
+pub(crate) struct Own<I, P> {
+    /// The worker's number.
+    pub(crate) worker: usize,
     pub(crate) io: I,
     pub(crate) port: P,
-    pub(crate) medium: M,
-    pub(crate) frames: Frames,
-    pub(crate) store: Store,
     pub(crate) pools: Pools,
-    pub(crate) jobs: Jobs,
     pub(crate) landing: Landing,
-    /// Commits in flight.
-    pub(crate) commits: usize,
     /// Flows with replies to be sent.
     pub(crate) answering: Vec<FlowId>,
     /// Flows parked for the medium, in the order in which they go on.
@@ -42,33 +46,37 @@ pub(crate) struct Engine<I, P, M> {
     pub(crate) stopping: bool,
     /// True if the log's front is being moved: the next turn goes on with it.
     pub(crate) reclaiming: bool,
+    /// True if a reply waits for a read in flight.
+    pub(crate) held: bool,
     /// True when the medium has failed and flows have not been told.
     pub(crate) failed: bool,
+    /// True once it was seen that the medium has failed.
+    pub(crate) saw_failure: bool,
 }
+
+const LATE: Fault =
+    Fault::new(Status::RequestTimeout, "the request was too slow: send it at once, or in time");
 
 /// What becomes of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// It stays open.
     Stays,
-    /// Its peer was told that nothing more is sent; it is closed when the peer has seen it, or in a
-    /// while.
-    Lingers,
     /// It is to be closed.
     Ends,
 }
 
-impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
+impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
     /// Lets the port make slots of what has arrived.
     pub(crate) fn receive(&mut self) {
-        self.port.receive(&mut self.io, &mut self.frames);
+        self.own.port.receive(&mut self.own.io, &mut self.core.frames);
     }
 
     /// Applies a request to the store. [`Applied::Wait`]: not before the medium takes a commit.
     pub(crate) fn apply(&mut self, request: Request<'_>, value: Arrived<'_>) -> Applied {
         loop {
-            let mut placer = Placer::new(&mut self.frames, value);
-            match self.store.apply(request, &mut placer) {
+            let mut placer = Placer::new(&mut self.core.frames, value);
+            match self.core.store.apply(request, &mut placer) {
                 Applied::Wait if self.commit() => {}
                 applied => return applied,
             }
@@ -78,37 +86,37 @@ impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
     /// Closes the open commit and starts it, if there is something in it and the medium would have
     /// it now.
     pub(crate) fn commit(&mut self) -> bool {
-        let bytes = self.store.open_bytes();
-        if bytes == 0 || self.store.is_read_only() || !self.medium.accepts_commit(bytes) {
+        let bytes = self.core.store.open_bytes();
+        if bytes == 0 || self.core.store.is_read_only() || !self.core.medium.accepts_commit(bytes) {
             return false;
         }
-        let mut placer = Placer::new(&mut self.frames, Arrived::NONE);
-        let Some(commit) = self.store.seal(&mut placer) else {
+        let mut placer = Placer::new(&mut self.core.frames, Arrived::NONE);
+        let Some(commit) = self.core.store.seal(&mut placer) else {
             return false;
         };
-        let (id, kept) = (CommitId(commit.id), self.store.kept());
-        self.medium.commit(&mut self.io, &self.frames, id, commit.span, kept);
-        self.commits += 1;
+        let (id, kept) = (CommitId(commit.id), self.core.store.kept());
+        self.core.medium.commit(&mut self.own.io, &self.core.frames, id, commit.span, kept);
+        self.core.commits += 1;
         true
     }
 
     /// Moves what keeps the log from shrinking, a bounded part in a turn.
     pub(crate) fn reclaim(&mut self) {
-        let last = self.store.last_lsn();
-        if !self.store.is_read_only() && !self.stopping {
-            self.store.reclaim(&mut Placer::new(&mut self.frames, Arrived::NONE));
+        let last = self.core.store.last_lsn();
+        if !self.core.store.is_read_only() && !self.own.stopping {
+            self.core.store.reclaim(&mut Placer::new(&mut self.core.frames, Arrived::NONE));
         }
-        self.reclaiming = self.store.last_lsn() > last;
+        self.own.reclaiming = self.core.store.last_lsn() > last;
         self.raise_front();
     }
 
     /// Persists a superblock that says where the log starts now, so that what stood before can be
     /// used again.
     pub(crate) fn raise_front(&mut self) {
-        if self.store.is_read_only() || self.stopping {
+        if self.core.store.is_read_only() || self.own.stopping {
             return;
         }
-        if let Some(superblock) = self.store.superblock_wanted() {
+        if let Some(superblock) = self.core.store.superblock_wanted() {
             self.persist_superblock(&superblock);
         }
     }
@@ -116,40 +124,40 @@ impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
     /// Returns true if space may come back that was set free before the request that has to wait
     /// for it: by an effect that is not durable yet, or by the superblock under way.
     pub(crate) fn space_may_come(&self, wait: &mut SpaceWait) -> bool {
-        let until = *wait.until.get_or_insert_with(|| self.store.last_lsn());
-        if self.store.durable() < until {
+        let until = *wait.until.get_or_insert_with(|| self.core.store.last_lsn());
+        if self.core.store.durable() < until {
             return true;
         }
         // It may have been started too early to say all; then the next one does. Not more of them:
         // who asks for what there is not must be told.
-        let under_way = self.jobs.superblock();
+        let under_way = self.core.jobs.superblock();
         under_way
             .is_some_and(|generation| generation <= *wait.generation.get_or_insert(generation + 1))
     }
 
     pub(crate) fn persist_superblock(&mut self, superblock: &Superblock) {
-        let ticket = self.jobs.start(Job::Superblock(superblock.generation));
-        let span = place_superblock(&mut self.frames, superblock);
-        self.medium.persist(&mut self.io, &self.frames, ticket, &[span]);
+        let ticket = self.core.jobs.start(Job::Superblock(superblock.generation));
+        let span = place_superblock(&mut self.core.frames, superblock);
+        self.core.medium.persist(&mut self.own.io, &self.core.frames, ticket, &[span]);
     }
 
-    /// Returns true if nothing is left to be made durable.
-    pub(crate) fn is_quiet(&self) -> bool {
-        let open = self.store.open_bytes() > 0 && !self.store.is_read_only();
-        self.commits == 0 && self.jobs.is_empty() && !open
+    pub(crate) const fn whose(&self, flow: &Flow) -> Whose {
+        Whose { worker: self.own.worker, flow: flow.id }
     }
 
-    /// D7: the medium has failed. Flows are told before the turn ends.
-    pub(crate) fn fail(&mut self) {
-        self.store.fail();
-        self.failed = true;
+    /// Persists a superblock that says that nothing is missing, if that is so.
+    pub(crate) fn persist_clean_superblock(&mut self) {
+        if !self.core.store.is_read_only() {
+            let superblock = self.core.store.clean_superblock();
+            self.persist_superblock(&superblock);
+        }
     }
 
     /// Keeps `flow` from going on.
     pub(crate) fn park(&mut self, flow: &mut Flow, why: Parked) {
         flow.parked = Some(why);
         if why == Parked::Medium {
-            self.waiting.push_back(flow.id);
+            self.own.waiting.push_back(flow.id);
         }
     }
 
@@ -161,42 +169,46 @@ impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
         stored: &[Extent],
         write: impl FnOnce(&mut Vec<u8>),
     ) {
-        self.pools.furnish(&mut flow.output);
+        self.own.pools.furnish(&mut flow.output);
         flow.output.reply(lsn, stored, write);
-        self.store.pin(stored);
+        self.core.store.pin(stored);
         // What it read will never be durable: it is recalled with the others.
-        self.failed |= self.store.is_read_only() && lsn > self.store.durable();
+        self.own.failed |= self.core.store.is_read_only() && lsn > self.core.store.durable();
         if !flow.answering {
             flow.answering = true;
-            self.answering.push(flow.id);
+            self.own.answering.push(flow.id);
         }
     }
 
     /// Sends the replies of `flow` that may leave.
     pub(crate) fn release(&mut self, flow: &mut Flow) {
         // A read in flight may write the blocks around what it reads.
-        if flow.output.is_sending() || self.jobs.reads_any(flow.output.stored()) {
+        if flow.output.is_sending() {
             return;
         }
-        let mut transmit = self.pools.transmit();
-        if flow.output.release(self.store.durable(), &mut transmit) {
-            let (io, frames) = (&mut self.io, &self.frames);
+        if self.core.jobs.reads_any(flow.output.stored()) {
+            self.own.held = true;
+            return;
+        }
+        let mut transmit = self.own.pools.transmit();
+        if flow.output.release(self.core.store.durable(), &mut transmit) {
+            let (io, frames) = (&mut self.own.io, &self.core.frames);
             // Its end is awaited by whoever needs what it pins, and by what its flow does then.
-            let is_room_short = !self.waiting.is_empty() || self.landing.is_short();
-            if is_room_short || self.stopping || flow.awaits_sent() {
-                self.port.transmit(io, frames, flow.id, transmit);
+            let is_room_short = !self.own.waiting.is_empty() || self.own.landing.is_short();
+            if is_room_short || self.own.stopping || flow.awaits_sent() {
+                self.own.port.transmit(io, frames, flow.id, transmit);
             } else {
-                self.port.transmit_quiet(io, frames, flow.id, transmit);
+                self.own.port.transmit_quiet(io, frames, flow.id, transmit);
             }
         } else {
-            self.pools.give_transmit(transmit);
+            self.own.pools.give_transmit(transmit);
         }
-        self.pools.strip(&mut flow.output);
+        self.own.pools.strip(&mut flow.output);
     }
 
     /// D7: whatever waits for a commit that will not be is answered with 503, and the flow ends.
     pub(crate) fn recall(&mut self, flow: &mut Flow) {
-        let store = &mut self.store;
+        let store = &mut self.core.store;
         if !flow.output.recall(store.durable(), |stored| store.unpin(stored)) {
             return;
         }
@@ -204,10 +216,16 @@ impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
         self.end_input(flow);
     }
 
+    /// The peer of `flow` was too slow with its request.
+    pub(crate) fn give_up(&mut self, flow: &mut Flow) {
+        self.answer_fault(flow, LATE, Link::Close, false);
+        self.end_input(flow);
+    }
+
     /// Decides what becomes of a flow after something has happened on it.
     pub(crate) fn fate(&mut self, flow: &mut Flow) -> Fate {
         let takes_no_more = matches!(flow.input, Input::Discard)
-            || (flow.ended || self.stopping) && flow.is_caught_up();
+            || (flow.ended || self.own.stopping) && flow.is_caught_up();
         if !takes_no_more || !flow.output.is_done() {
             return Fate::Stays;
         }
@@ -218,9 +236,10 @@ impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
             return Fate::Stays;
         }
         self.end_input(flow);
-        (flow.shut, flow.discarded) = (true, 0);
-        self.port.shut(&mut self.io, flow.id);
-        Fate::Lingers
+        // It is closed when the peer has seen it, or in a while.
+        (flow.shut, flow.discarded, flow.since) = (true, 0, self.own.now);
+        self.own.port.shut(&mut self.own.io, flow.id);
+        Fate::Stays
     }
 
     /// Takes nothing more from `flow`.
@@ -238,15 +257,15 @@ impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
         {
             self.drop_place(body.place);
         }
-        self.pools.give_bytes(std::mem::take(&mut flow.stash));
-        self.pools.give_bytes(std::mem::take(&mut flow.backlog.bytes));
+        self.own.pools.give_bytes(std::mem::take(&mut flow.stash));
+        self.own.pools.give_bytes(std::mem::take(&mut flow.backlog.bytes));
         flow.backlog.at = 0;
     }
 
     /// Gives back the memory of a body that will not be appended.
     pub(crate) fn drop_place(&mut self, place: Place) {
         if let Place::Reserved(extents) = &place {
-            self.store.unreserve(extents);
+            self.core.store.unreserve(extents);
         }
         self.recycle_place(place);
     }
@@ -254,21 +273,21 @@ impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
     /// Gives back the memory of a body that was appended.
     pub(crate) fn recycle_place(&mut self, place: Place) {
         match place {
-            Place::Collected(bytes) => self.pools.give_bytes(bytes),
+            Place::Collected(bytes) => self.own.pools.give_bytes(bytes),
             Place::Landed(pieces) => {
                 for piece in &pieces {
-                    self.landing.unhold(self.port.ring(), piece.buf);
+                    self.own.landing.unhold(self.own.port.ring(), piece.buf);
                 }
-                self.pools.give_extents(pieces);
+                self.own.pools.give_extents(pieces);
             }
-            Place::Reserved(extents) => self.pools.give_extents(extents),
+            Place::Reserved(extents) => self.own.pools.give_extents(extents),
         }
     }
 
     /// Receives on `flow` again, if that was paused.
     pub(crate) fn resume(&mut self, flow: &mut Flow) {
         if std::mem::take(&mut flow.paused) {
-            self.port.resume(&mut self.io, flow.id);
+            self.own.port.resume(&mut self.own.io, flow.id);
         }
     }
 
@@ -276,37 +295,38 @@ impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
     /// transmit or a job of it that is under way gives back its own when it ends.
     pub(crate) fn close(&mut self, mut flow: Flow) {
         self.drop_input(&mut flow);
-        let store = &mut self.store;
+        let store = &mut self.core.store;
         flow.output.clear(|stored| store.unpin(stored));
-        self.pools.strip(&mut flow.output);
-        self.port.close(&mut self.io, flow.id);
+        self.own.pools.strip(&mut flow.output);
+        self.own.port.close(&mut self.own.io, flow.id);
     }
 
     /// Gives the port buffers to land in, for those that are drained.
     pub(crate) fn provide(&mut self) {
-        let keeps = self.medium.profile().keeps_landed;
-        while let Some(buf) = self.port.drained() {
+        let keeps = self.core.medium.profile().keeps_landed;
+        while let Some(buf) = self.own.port.drained() {
             if keeps {
                 // What is kept in it stays; the port gets another one.
-                self.store.return_landing(buf);
-                self.landing.drained();
+                self.core.store.return_landing(buf);
+                self.own.landing.drained();
             } else {
-                self.port.provide(&mut self.io, &mut self.frames, buf);
+                self.own.port.provide(&mut self.own.io, &mut self.core.frames, buf);
             }
         }
-        while self.landing.is_short() {
-            let Some(buf) = self.store.take_landing() else {
+        while self.own.landing.is_short() {
+            let Some(buf) = self.core.store.take_landing() else {
                 break;
             };
-            self.landing.provided();
-            self.port.provide(&mut self.io, &mut self.frames, buf);
+            self.own.landing.provided();
+            self.own.port.provide(&mut self.own.io, &mut self.core.frames, buf);
         }
     }
 
     /// Gives the port the landing buffers that lie behind the region.
     pub(crate) fn provide_first(&mut self, first: BufId, count: u32) {
-        for index in 0..count {
-            self.port.provide(&mut self.io, &mut self.frames, BufId(first.0 + index));
+        let worker = u32::try_from(self.own.worker).expect("workers are few");
+        for index in worker * count..(worker + 1) * count {
+            self.own.port.provide(&mut self.own.io, &mut self.core.frames, BufId(first.0 + index));
         }
     }
 }

@@ -13,6 +13,8 @@
 //! A flow that cannot go on is *parked*: its input is kept in its backlog and receiving is paused.
 //! It holds back nobody else.
 
+use std::time::Instant;
+
 use impasto_region::{Checksum, Extent};
 use impasto_ring::FlowId;
 use impasto_store::Lsn;
@@ -42,6 +44,14 @@ pub(crate) struct Flow {
     pub(crate) shut: bool,
     /// Bytes discarded since the last answer.
     pub(crate) discarded: u64,
+    /// True until a request has come.
+    pub(crate) is_fresh: bool,
+    /// When it became idle, or its head, its body or its end began.
+    pub(crate) since: Instant,
+    /// When bytes came last.
+    pub(crate) heard: Instant,
+    /// When its deadline is looked at next.
+    pub(crate) listed: Option<Instant>,
 }
 
 /// What the next byte of a flow is.
@@ -160,7 +170,7 @@ impl Flow {
         is_last || self.parked == Some(Parked::Output) || !self.output.is_empty()
     }
 
-    pub(crate) fn new(id: FlowId) -> Self {
+    pub(crate) fn new(id: FlowId, now: Instant) -> Self {
         Self {
             id,
             input: Input::Head,
@@ -173,6 +183,10 @@ impl Flow {
             ended: false,
             shut: false,
             discarded: 0,
+            is_fresh: true,
+            since: now,
+            heard: now,
+            listed: None,
         }
     }
 
@@ -211,12 +225,12 @@ impl Flows {
         self.by_index.get_mut(id.index as usize)?.as_mut().filter(|flow| flow.id == id)
     }
 
-    pub(crate) fn insert(&mut self, id: FlowId) {
+    pub(crate) fn insert(&mut self, id: FlowId, now: Instant) {
         let index = id.index as usize;
         if self.by_index.len() <= index {
             self.by_index.resize_with(index + 1, || None);
         }
-        let before = self.by_index[index].replace(Flow::new(id));
+        let before = self.by_index[index].replace(Flow::new(id, now));
         assert!(before.is_none(), "an index is used again after its flow was closed");
         self.open += 1;
     }
@@ -248,8 +262,8 @@ mod tests {
     /// Idle connections are many: what each costs is part of the design.
     #[test]
     fn an_idle_flow_costs_a_few_hundred_bytes() {
-        let flow = Flow::new(FlowId { index: 0, generation: 0 });
+        let flow = Flow::new(FlowId { index: 0, generation: 0 }, Instant::now());
         assert!(flow.is_idle() && !flow.output.is_furnished());
-        assert!(size_of::<Option<Flow>>() <= 704, "{} bytes", size_of::<Option<Flow>>());
+        assert!(size_of::<Option<Flow>>() <= 768, "{} bytes", size_of::<Option<Flow>>());
     }
 }

@@ -7,6 +7,7 @@ use impasto_ring::Port;
 use impasto_store::{Lsn, Refusal};
 
 use crate::{
+    Enter,
     config::{HEAD_BYTES_MAX, INLINE_BYTES_MAX, PIECES_MAX, SKIP_BYTES_MAX, VALUE_BYTES_MAX},
     engine::Engine,
     flow::{Asked, Backlog, Body, Flow, Input, Opening, Parked, Place, SpaceWait},
@@ -18,7 +19,7 @@ use crate::{
 const LENGTH: Fault = Fault::new(Status::LengthRequired, "a Content-Length is required");
 const TOO_LONG: Fault = Fault::new(Status::BodyTooLong, "a record is at most 1 MiB");
 
-impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
+impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
     /// Takes what has arrived on a flow, as far as the flow can go on; the rest goes to its
     /// backlog.
     pub(crate) fn arrive(&mut self, flow: &mut Flow, arrived: Arrived<'_>) {
@@ -30,12 +31,12 @@ impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
             return;
         }
         if flow.backlog.bytes.capacity() == 0 {
-            flow.backlog.bytes = self.pools.bytes();
+            flow.backlog.bytes = self.own.pools.bytes();
         }
-        flow.backlog.bytes.extend_from_slice(rest.bytes(&self.frames));
+        flow.backlog.bytes.extend_from_slice(rest.bytes(&self.core.frames));
         if !flow.paused {
             flow.paused = true;
-            self.port.pause(&mut self.io, flow.id);
+            self.own.port.pause(&mut self.own.io, flow.id);
         }
     }
 
@@ -49,7 +50,7 @@ impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
             self.feed(flow, &mut rest);
             let left = rest.len();
             if left == 0 {
-                self.pools.give_bytes(backlog.bytes);
+                self.own.pools.give_bytes(backlog.bytes);
             } else {
                 let at = backlog.bytes.len() - left;
                 flow.backlog = Backlog { at, ..backlog };
@@ -99,13 +100,13 @@ impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
         if stashed == 0 {
             // Some peers end a request with an empty line too many (RFC 9112, 2.2).
             let is_blank = |byte: &&u8| matches!(byte, b'\r' | b'\n');
-            let blank = rest.bytes(&self.frames).iter().take_while(is_blank).count();
+            let blank = rest.bytes(&self.core.frames).iter().take_while(is_blank).count();
             rest.take(blank);
             if rest.is_empty() {
                 return;
             }
         }
-        let bytes = rest.bytes(&self.frames);
+        let bytes = rest.bytes(&self.core.frames);
         let parsed = if stashed == 0 {
             http::parse(bytes)
         } else {
@@ -121,14 +122,15 @@ impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
         match parsed {
             Ok(Some(head)) => {
                 rest.take(head.bytes - stashed);
-                self.pools.give_bytes(std::mem::take(&mut flow.stash));
+                self.own.pools.give_bytes(std::mem::take(&mut flow.stash));
                 self.begin(flow, &head, rest);
             }
             Ok(None) => {
                 let tail = rest.take(usize::MAX);
                 if stashed == 0 {
-                    flow.stash = self.pools.bytes();
-                    flow.stash.extend_from_slice(tail.bytes(&self.frames));
+                    flow.since = self.own.now;
+                    flow.stash = self.own.pools.bytes();
+                    flow.stash.extend_from_slice(tail.bytes(&self.core.frames));
                 }
             }
             // Where the next request would start is unknown.
@@ -141,7 +143,8 @@ impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
 
     /// Begins a request; its body starts at `rest`.
     fn begin(&mut self, flow: &mut Flow, head: &Head, rest: &mut Arrived<'_>) {
-        let link = if self.stopping { Link::Close } else { head.link };
+        let link = if self.own.stopping { Link::Close } else { head.link };
+        flow.is_fresh = false;
         let fault = match head.call {
             Ok(Call::Append(log)) => match body_len(head) {
                 Ok(len) => {
@@ -173,6 +176,7 @@ impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
                     let write = |out: &mut Vec<u8>| out.extend_from_slice(reply::CONTINUE);
                     self.reply(flow, Lsn(0), &[], write);
                 }
+                flow.since = self.own.now;
                 let is_empty = body.len == 0;
                 flow.input = Input::Body(body);
                 if is_empty {
@@ -196,19 +200,19 @@ impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
     /// Decides where the body of an append goes, and takes the room for it (D10).
     fn place_body(&mut self, opening: &Opening) -> Result<Body, Refusal> {
         let Opening { log, link, len, wait, .. } = *opening;
-        let profile = self.medium.profile();
+        let profile = self.core.medium.profile();
         let reserves = len > INLINE_BYTES_MAX;
         let in_log = if reserves { 0 } else { len };
-        self.store.admits(log.as_str(), in_log)?;
+        self.core.store.admits(log.as_str(), in_log)?;
         let place = if reserves {
-            let mut extents = self.pools.extents();
-            if let Err(refusal) = self.store.reserve(len, &mut extents) {
-                self.pools.give_extents(extents);
+            let mut extents = self.own.pools.extents();
+            if let Err(refusal) = self.core.store.reserve(len, &mut extents) {
+                self.own.pools.give_extents(extents);
                 return Err(refusal);
             }
             Place::Reserved(extents)
         } else if profile.keeps_landed && len > profile.inline_max {
-            Place::Landed(self.pools.extents())
+            Place::Landed(self.own.pools.extents())
         } else {
             Place::Collected(Vec::new())
         };
@@ -221,7 +225,7 @@ impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
         let start = body.len - body.left;
         let piece = rest.take(body.left as usize);
         body.left -= u32::try_from(piece.len()).expect("a piece is a part of the body");
-        body.sum.update(piece.bytes(&self.frames));
+        body.sum.update(piece.bytes(&self.core.frames));
         // All of it in one piece goes to its record from where it is.
         let whole = start == 0 && body.left == 0 && matches!(body.place, Place::Collected(_));
         if !whole {
@@ -250,7 +254,7 @@ impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
                 }
                 if pieces.len() < PIECES_MAX {
                     pieces.push(extent);
-                    self.landing.hold(self.port.ring(), extent.buf);
+                    self.own.landing.hold(self.own.port.ring(), extent.buf);
                     return;
                 }
                 self.spill(body);
@@ -262,10 +266,10 @@ impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
             }
             (Place::Collected(bytes), _) => {
                 if bytes.capacity() == 0 {
-                    *bytes = self.pools.bytes();
+                    *bytes = self.own.pools.bytes();
                     bytes.reserve(body.len as usize);
                 }
-                bytes.extend_from_slice(piece.bytes(&self.frames));
+                bytes.extend_from_slice(piece.bytes(&self.core.frames));
             }
             (Place::Reserved(extents), _) => {
                 let (mut skip, mut piece) = (start, piece);
@@ -275,7 +279,7 @@ impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
                         continue;
                     }
                     let room = extent.part(skip, u32::MAX);
-                    piece.take(room.len as usize).place(&mut self.frames, room.span().at);
+                    piece.take(room.len as usize).place(&mut self.core.frames, room.span().at);
                     skip = 0;
                     if piece.is_empty() {
                         break;
@@ -291,9 +295,9 @@ impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
         let Place::Landed(pieces) = &body.place else {
             return;
         };
-        let mut bytes = self.pools.bytes();
+        let mut bytes = self.own.pools.bytes();
         for piece in pieces {
-            bytes.extend_from_slice(self.frames.bytes(piece.span()));
+            bytes.extend_from_slice(self.core.frames.bytes(piece.span()));
         }
         let landed = std::mem::replace(&mut body.place, Place::Collected(bytes));
         self.recycle_place(landed);
@@ -309,11 +313,11 @@ impl<I, P: Port<I>, M: Medium<I>> Engine<I, P, M> {
         let end = extents.last().expect("a long body is not empty").span().end();
         let fill = end.next_multiple_of(BLOCK_BYTES) - end;
         let fill = usize::try_from(fill).expect("less than a block");
-        self.frames.store(end, &ZEROES[..fill]);
-        let spans = self.jobs.spans(&extents);
-        let ticket = self.jobs.start(Job::Body(flow.id, extents));
-        self.medium.persist(&mut self.io, &self.frames, ticket, &spans);
-        self.jobs.give_spans(spans);
+        self.core.frames.store(end, &ZEROES[..fill]);
+        let spans = self.core.jobs.spans(&extents);
+        let ticket = self.core.jobs.start(Job::Body(self.whose(flow), extents));
+        self.core.medium.persist(&mut self.own.io, &self.core.frames, ticket, &spans);
+        self.core.jobs.give_spans(spans);
         flow.input = Input::Whole(body);
         self.park(flow, Parked::Job);
     }

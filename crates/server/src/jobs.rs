@@ -10,18 +10,25 @@ use impasto_store::Load;
 #[derive(Debug)]
 pub(crate) enum Job {
     /// The body of a flow's append, in reserved blocks.
-    Body(FlowId, Vec<Extent>),
+    Body(Whose, Vec<Extent>),
     /// A record that a flow asked for, pinned.
-    Load(FlowId, Load, Vec<Extent>),
+    Load(Whose, Load, Vec<Extent>),
     /// The superblock of this generation.
     Superblock(u64),
+}
+
+/// A flow among those of all workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Whose {
+    pub(crate) worker: usize,
+    pub(crate) flow: FlowId,
 }
 
 /// The jobs under way, by ticket.
 #[derive(Debug, Default)]
 pub(crate) struct Jobs {
     by_ticket: Vec<Option<Job>>,
-    open: usize,
+    free: Vec<usize>,
     loads: usize,
     /// For the next call of the medium.
     spans: Vec<Span>,
@@ -29,13 +36,11 @@ pub(crate) struct Jobs {
 
 impl Jobs {
     pub(crate) fn start(&mut self, job: Job) -> Ticket {
-        self.open += 1;
         self.loads += usize::from(matches!(job, Job::Load(..)));
-        let free = self.by_ticket.iter().position(Option::is_none);
-        let index = free.unwrap_or(self.by_ticket.len());
-        if index == self.by_ticket.len() {
+        let index = self.free.pop().unwrap_or_else(|| {
             self.by_ticket.push(None);
-        }
+            self.by_ticket.len() - 1
+        });
         self.by_ticket[index] = Some(job);
         Ticket(index as u64)
     }
@@ -43,13 +48,13 @@ impl Jobs {
     pub(crate) fn end(&mut self, ticket: Ticket) -> Job {
         let index = usize::try_from(ticket.0).expect("a ticket is an index");
         let job = self.by_ticket[index].take().expect("a ticket is ended once");
-        self.open -= 1;
+        self.free.push(index);
         self.loads -= usize::from(matches!(job, Job::Load(..)));
         job
     }
 
     pub(crate) const fn is_empty(&self) -> bool {
-        self.open == 0
+        self.free.len() == self.by_ticket.len()
     }
 
     /// Returns the generation of the superblock that is being persisted.

@@ -5,7 +5,7 @@
 //! from and what makes them durable, so that the crash checker runs the same loop on simulated
 //! hardware.
 //!
-//! To follow a packet, read [`Worker::turn`] first, then in this order: `input` (bytes to
+//! To follow a packet, read `turn` first, then in this order: `input` (bytes to
 //! requests), `calls` (requests to replies), `output` (replies to transmits); `engine` is what they
 //! share, `flow` what is theirs.
 
@@ -13,6 +13,7 @@
 
 mod calls;
 pub mod config;
+mod deadlines;
 mod engine;
 mod enter;
 mod flow;
@@ -20,14 +21,16 @@ pub mod http;
 mod input;
 mod jobs;
 mod landing;
-mod linger;
 mod output;
 mod placer;
 mod pools;
+mod shared;
 mod start;
 mod stop;
+mod turn;
 mod worker;
 
 pub use enter::Enter;
+pub use shared::{Shared, SharedParts};
 pub use start::{Report, StartError, start};
 pub use worker::{Parts, Worker};

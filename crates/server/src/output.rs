@@ -50,6 +50,12 @@ impl Output {
         self.replies.capacity() > 0
     }
 
+    /// Returns what has to be durable for the next transmit; `None` if nothing waits, or only for
+    /// the end of the one that is under way.
+    pub(crate) fn awaits(&self) -> Option<Lsn> {
+        if self.is_sending() { None } else { self.replies.first().map(|reply| reply.lsn) }
+    }
+
     /// Returns true if so much waits that the flow is not read on.
     pub(crate) fn is_full(&self) -> bool {
         self.queued + self.sending.unwrap_or(0) > OUTPUT_BYTES_MAX

@@ -1,7 +1,7 @@
 //! A clean stop: every request that has arrived is answered, and the region says that nothing is
 //! missing.
 
-use std::io;
+use std::{io, time::Duration};
 
 use impasto_media::Medium;
 use impasto_ring::Port;
@@ -9,28 +9,35 @@ use impasto_ring::Port;
 use crate::{Enter, Worker, config::STOP_TIME};
 
 impl<I: Enter, P: Port<I>, M: Medium<I>> Worker<I, P, M> {
-    /// Stops cleanly: accepts no more, answers what has arrived, makes all of it durable and says
-    /// so.
+    /// Stops cleanly: accepts no more, answers what has arrived, makes all of it durable. When all
+    /// workers have come so far, the first one writes that down.
     ///
     /// # Errors
     /// As [`run`](Self::run).
     pub fn stop(&mut self) -> io::Result<()> {
         self.begin_stop();
-        let until = self.engine.now + STOP_TIME;
-        while self.flows.len() > 0 && self.engine.now < until {
-            let left = until.saturating_duration_since(self.engine.now);
+        let until = self.own.now + STOP_TIME;
+        while self.flows.len() > 0 && self.own.now < until {
+            let left = until.saturating_duration_since(self.own.now);
             self.turn(Some(left))?;
         }
-        for id in self.flows.ids() {
-            self.close(id);
-        }
+        self.locked(|turn| {
+            for id in turn.flows.ids() {
+                turn.close(id);
+            }
+            turn.engine.core.serving -= 1;
+        });
+        // The others may wait for this.
+        self.turn(Some(Duration::ZERO))?;
         self.drain()?;
-        if !self.engine.store.is_read_only() {
-            let superblock = self.engine.store.clean_superblock();
-            self.engine.persist_superblock(&superblock);
+        let is_first = self.own.worker == 0;
+        if is_first {
+            self.locked(|turn| turn.engine.persist_clean_superblock());
             self.drain()?;
         }
-        if self.engine.store.is_read_only() {
+        // Whoever was woken by the last turn is told with this.
+        self.own.io.enter(Some(Duration::ZERO))?;
+        if self.locked(|turn| turn.engine.core.store.is_read_only()) {
             return Err(io::Error::other("the medium has failed: the next start recovers"));
         }
         Ok(())
@@ -39,20 +46,24 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Worker<I, P, M> {
     /// Accepts no more; flows that nothing was asked on are closed, the others when they are
     /// answered.
     pub fn begin_stop(&mut self) {
-        self.engine.stopping = true;
-        self.engine.port.stop_accepting(&mut self.engine.io);
-        for id in self.flows.ids() {
-            if self.flows.get(id).is_some_and(|flow| flow.is_idle()) {
-                self.close(id);
-            } else {
-                self.with(id, |_, _| {});
+        self.own.stopping = true;
+        self.locked(|turn| {
+            let own = &mut turn.engine.own;
+            own.port.stop_accepting(&mut own.io);
+            for id in turn.flows.ids() {
+                if turn.flows.get(id).is_some_and(|flow| flow.is_idle()) {
+                    turn.close(id);
+                } else {
+                    turn.with(id, |_, _| {});
+                }
             }
-        }
+        });
     }
 
-    /// Takes turns until all that was started is durable, or will never be.
+    /// Takes turns until all workers have stopped serving and all that was started is durable, or
+    /// will never be.
     fn drain(&mut self) -> io::Result<()> {
-        while !self.engine.is_quiet() {
+        while !self.locked(|turn| turn.engine.core.is_over()) {
             self.turn(None)?;
         }
         Ok(())

@@ -167,7 +167,7 @@ fn d7_a_failed_medium_acknowledges_nothing_more() {
         let reply = replies(&rig.talk(reader, &request)).remove(0);
         assert_eq!(reply.status, status, "{}", String::from_utf8_lossy(&request));
     }
-    assert!(rig.worker.stop().is_err());
+    assert!(rig.stop().is_err());
 }
 
 /// A flow that goes away must leave nothing behind: no hold, no pin, no reserved block.
@@ -203,7 +203,7 @@ fn a_stop_answers_what_has_arrived_and_leaves_a_clean_region() {
         rig.worker.turn(None).unwrap();
         rig.peer.end(busy);
         rig.peer.end(half);
-        rig.worker.stop().unwrap();
+        rig.stop().unwrap();
         let statuses: Vec<_> =
             replies(&rig.peer.take_sent(busy)).iter().map(|reply| reply.status).collect();
         assert_eq!(statuses, [201, 201], "on {kind:?}");
@@ -245,7 +245,7 @@ fn a_damaged_record_is_not_served() {
     let mut rig = Rig::new(kind, 16);
     rig.append("log", &value(100_000, 1));
     rig.append("log", &value(100_000, 2));
-    rig.worker.stop().unwrap();
+    rig.stop().unwrap();
     let (mut image, superblock) = rig.image(kind);
     let damaged = value(100_000, 1);
     let at = image.windows(64).position(|window| *window == damaged[..64]).unwrap();

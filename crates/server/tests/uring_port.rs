@@ -20,7 +20,11 @@ use impasto_region::{
     layout::{Geometry, MediumKind},
 };
 use impasto_ring::{Limits, UringPort, listen};
-use impasto_server::{Parts, Worker, config::landing_bufs, start};
+use impasto_server::{
+    Parts, Shared, SharedParts, Worker,
+    config::{Options, landing_bufs},
+    start,
+};
 use impasto_uring::Uring;
 
 /// A worker in a thread of its own.
@@ -84,8 +88,10 @@ fn serve(
     let port = UringPort::new(&mut io, &frames, [listener], Limits::default()).unwrap();
     let clock = Box::new(Instant::now);
     let geometry = superblock.geometry;
-    let parts = Parts { io, port, medium, frames, store, geometry, clock };
-    Worker::new(parts).run(stop).unwrap();
+    let options = Options::default();
+    let shared = Shared::new(SharedParts { medium, frames, store, geometry, options });
+    let mut worker = Worker::new(Parts { io, port, shared, clock }).unwrap();
+    worker.run(stop).unwrap();
 }
 
 fn read_until(stream: &mut TcpStream, end: &[u8]) -> Vec<u8> {

@@ -20,7 +20,7 @@ use impasto::{
         layout::{Geometry, MediumKind},
     },
     ring::{Limits, UringPort, listen},
-    server::{self, Parts, Worker, config},
+    server::{self, Parts, Shared, SharedParts, Worker, config},
     uring::{Fd, Owner, Token, Uring},
 };
 use signal_hook::{
@@ -124,7 +124,9 @@ fn serve<M: Medium<Uring>>(
     let port = UringPort::new(&mut io, &frames, [listener], limits)?;
     let geometry = superblock.geometry;
     let clock = Box::new(Instant::now);
-    let mut worker = Worker::new(Parts { io, port, medium, frames, store, geometry, clock });
+    let options = config::Options::default();
+    let shared = Shared::new(SharedParts { medium, frames, store, geometry, options });
+    let mut worker = Worker::new(Parts { io, port, shared, clock })?;
     let stop = Stop::new()?;
     tell(&banner.to_string());
 

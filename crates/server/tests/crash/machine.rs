@@ -12,7 +12,11 @@ use impasto_region::{
     layout::{BLOCK_BYTES, Geometry, MediumKind, Superblock},
 };
 use impasto_ring::{LoopPeer, LoopPort};
-use impasto_server::{Enter, Parts, Worker, config::landing_bufs, start};
+use impasto_server::{
+    Enter, Parts, Shared, SharedParts, Worker,
+    config::{Options, landing_bufs},
+    start,
+};
 use impasto_sim::{Fate, Model, Power, Rng, SimDev, SimLines, fill};
 
 use crate::canary::{self, Canary};
@@ -70,6 +74,14 @@ fn geometry() -> Geometry {
 pub(crate) struct Io(Option<(SimDev, Rng)>);
 
 impl Enter for Io {
+    type Waker = ();
+
+    fn waker(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn wake(&mut self, _waker: &()) {}
+
     fn enter(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         if let Some((dev, rng)) = &mut self.0
             && (timeout.is_none() || rng.once_in(2))
@@ -198,7 +210,9 @@ impl Machine {
         let now = Instant::now();
         let clock: Box<dyn FnMut() -> Instant> = Box::new(move || now);
         let geometry = geometry();
-        let worker = Worker::new(Parts { io, port, medium, frames, store, geometry, clock });
+        let options = Options::default();
+        let shared = Shared::new(SharedParts { medium, frames, store, geometry, options });
+        let worker = Worker::new(Parts { io, port, shared, clock }).expect("a worker joins");
         Ok(Self { power, peer, cells, worker })
     }
 

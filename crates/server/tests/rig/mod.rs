@@ -15,23 +15,38 @@ use impasto_region::{
     layout::{Geometry, MediumKind, Superblock},
 };
 use impasto_ring::{FlowId, LoopPeer, LoopPort, Port, Ring, Sent, Transmit};
-use impasto_server::{Enter, Parts, Worker, config::landing_bufs, start};
+use impasto_server::{
+    Enter, Parts, Shared, SharedParts, Worker,
+    config::{Options, landing_bufs},
+    start,
+};
 use impasto_sim::{Fate, Model, Power, SimDev, SimLines};
 
 pub const MIB: u64 = 1 << 20;
 
-/// What the rig waits on: the simulated disk. If nothing happens, time passes at once.
+/// What the rig waits on: the simulated disk. Time stands still until a test lets it pass, or
+/// stops.
 pub struct Steps {
     dev: SimDev,
     now: Rc<Cell<Instant>>,
     /// True if the last turn would have waited for a packet.
     waits: Rc<Cell<bool>>,
+    /// True while every wait takes its time, at once.
+    flies: Rc<Cell<bool>>,
 }
 
 impl Enter for Steps {
+    type Waker = ();
+
+    fn waker(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn wake(&mut self, _waker: &()) {}
+
     fn enter(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.waits.set(self.dev.in_flight() == 0 && timeout != Some(Duration::ZERO));
-        if self.dev.in_flight() == 0 {
+        if self.flies.get() && self.dev.in_flight() == 0 {
             self.now.set(self.now.get() + timeout.unwrap_or_default());
         }
         self.dev.step();
@@ -161,12 +176,14 @@ impl Port<Steps> for TapPort {
 /// A server.
 pub struct Rig {
     pub worker: Worker<Steps, TapPort, AnyMedium>,
+    shared: Shared<AnyMedium, ()>,
     pub peer: LoopPeer,
     pub dev: SimDev,
     pub tap: Tap,
     lines: SimLines,
     now: Rc<Cell<Instant>>,
     waits: Rc<Cell<bool>>,
+    flies: Rc<Cell<bool>>,
 }
 
 pub const MEDIA: [MediumKind; 2] = [MediumKind::Disk, MediumKind::Shm];
@@ -199,22 +216,27 @@ impl Rig {
             }
         };
         let now = Rc::new(Cell::new(Instant::now()));
-        let waits = Rc::default();
-        let mut io = Steps { dev: dev.clone(), now: Rc::clone(&now), waits: Rc::clone(&waits) };
+        let (waits, flies) = (Rc::default(), Rc::default());
+        let mut io = Steps {
+            dev: dev.clone(),
+            now: Rc::clone(&now),
+            waits: Rc::clone(&waits),
+            flies: Rc::clone(&flies),
+        };
         let (store, _report) = start(&mut io, &mut medium, &mut frames, superblock).unwrap();
         let (port, tap) = (LoopPort::new(256), Tap::default());
         let peer = port.peer();
         let clock = Rc::clone(&now);
+        let options = Options::default();
+        let shared = Shared::new(SharedParts { medium, frames, store, geometry, options });
         let worker = Worker::new(Parts {
             io,
             port: TapPort(port, tap.clone()),
-            medium,
-            frames,
-            store,
-            geometry,
+            shared: shared.clone(),
             clock: Box::new(move || clock.get()),
-        });
-        Self { worker, peer, dev, tap, lines, now, waits }
+        })
+        .unwrap();
+        Self { worker, shared, peer, dev, tap, lines, now, waits, flies }
     }
 
     /// Takes so many turns that whatever can happen has happened.
@@ -239,7 +261,7 @@ impl Rig {
     pub fn image(&self, kind: MediumKind) -> (Vec<u8>, Superblock) {
         let image = match kind {
             MediumKind::Disk => self.dev.crash(Fate::Nothing),
-            _ => self.lines.crash(Fate::Nothing, self.worker.frames()),
+            _ => self.shared.with_frames(|frames| self.lines.crash(Fate::Nothing, frames)),
         };
         let last = image.len() - 4096;
         let copies = [(0, &image[..4096]), (1, &image[last..])];
@@ -248,9 +270,15 @@ impl Rig {
         (image, superblock)
     }
 
+    /// Stops cleanly.
+    pub fn stop(&mut self) -> io::Result<()> {
+        self.flies.set(true);
+        self.worker.stop()
+    }
+
     /// Stops, and serves the same region again.
     pub fn restart(mut self, kind: MediumKind) -> Self {
-        self.worker.stop().unwrap();
+        self.stop().unwrap();
         let (image, superblock) = self.image(kind);
         assert!(superblock.clean);
         Self::on(image, superblock)

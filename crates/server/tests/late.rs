@@ -1,0 +1,117 @@
+//! The worker over the `loop` port: peers that take their time.
+#![expect(clippy::unwrap_used, reason = "a failed call fails the test")]
+
+mod rig;
+
+use std::time::Duration;
+
+use impasto_server::config::Options;
+use rig::{MEDIA, Rig, ask, post, replies, value};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Connections that do nothing would keep others out.
+#[test]
+fn an_idle_flow_is_closed_in_the_end() {
+    let (mut rig, options) = (Rig::new(MEDIA[0], 16), Options::default());
+    let flow = rig.open();
+    assert_eq!(replies(&rig.talk(flow, post("log", b"x"))).len(), 1);
+    rig.pass(options.idle.unwrap() - SECOND);
+    assert_eq!(replies(&rig.talk(flow, ask("GET", "/v1/logs/log/1"))).len(), 1);
+    rig.pass(options.idle.unwrap() - SECOND);
+    assert_eq!(rig.worker.flows(), 1, "it has asked for something in between");
+    rig.pass(SECOND);
+    assert_eq!(rig.worker.flows(), 0);
+    assert!(rig.peer.take_sent(flow).is_empty(), "nothing was asked, nothing is answered");
+}
+
+/// A connection that never says a word is none of a client.
+#[test]
+fn a_flow_without_a_first_request_has_less_time() {
+    let (mut rig, options) = (Rig::new(MEDIA[0], 16), Options::default());
+    rig.open();
+    rig.pass(options.head - SECOND);
+    assert_eq!(rig.worker.flows(), 1);
+    rig.pass(SECOND);
+    assert_eq!(rig.worker.flows(), 0);
+}
+
+/// Byte by byte a head could be sent for ever.
+#[test]
+fn a_head_that_trickles_in_gets_408() {
+    let (mut rig, options) = (Rig::new(MEDIA[0], 16), Options::default());
+    let flow = rig.open();
+    rig.talk(flow, post("log", b"x"));
+    let head = ask("GET", "/v1/logs/log/1");
+    let mut answer = Vec::new();
+    for byte in head.as_bytes().iter().take(40) {
+        answer = rig.talk(flow, [*byte]);
+        if !answer.is_empty() {
+            break;
+        }
+        rig.pass(SECOND);
+    }
+    let reply = &replies(&answer)[0];
+    assert_eq!(reply.status, 408);
+    assert!(reply.has("Connection: close"));
+    assert!(options.head < 40 * SECOND);
+}
+
+/// A body that has stopped would keep what was reserved for it.
+#[test]
+fn a_body_that_stops_gets_408_and_gives_back_its_space() {
+    for kind in MEDIA {
+        let (mut rig, options) = (Rig::new(kind, 16), Options::default());
+        for len in [1000, 60_000, 500_000] {
+            for _ in 0..100 {
+                let flow = rig.open();
+                let request = post("log", &value(len, 1));
+                let half = request.len() - 10;
+                assert!(rig.talk(flow, &request[..half]).is_empty());
+                rig.pass(options.body);
+                assert_eq!(replies(&rig.peer.take_sent(flow))[0].status, 408);
+                rig.pass(5 * SECOND);
+                assert_eq!(rig.worker.flows(), 0);
+            }
+            assert_eq!(rig.append("log", &value(len, 1)).status, 201, "on {kind:?}");
+        }
+    }
+}
+
+/// A client on a thin line is slow, and not to be cut off; one that only pretends is.
+#[test]
+fn a_slow_body_is_taken_while_it_keeps_the_least_rate() {
+    let mut rig = Rig::new(MEDIA[0], 16);
+    let request = post("log", &value(200_000, 1));
+    for (rate, status) in [(2000, 201), (500, 408)] {
+        let flow = rig.open();
+        let mut answer = Vec::new();
+        for part in request.chunks(rate) {
+            answer = rig.talk(flow, part);
+            if !answer.is_empty() {
+                break;
+            }
+            rig.pass(SECOND);
+        }
+        assert_eq!(replies(&answer)[0].status, status, "at {rate} bytes a second");
+    }
+}
+
+/// Pipelined without an end, requests always leave a half one behind.
+#[test]
+fn a_flow_that_always_has_half_a_request_is_not_late() {
+    for kind in MEDIA {
+        let mut rig = Rig::new(kind, 16);
+        let flow = rig.open();
+        let request = post("log", &value(100, 1));
+        for cut in [20, request.len() - 50] {
+            rig.peer.push(flow, &request[..cut]);
+            for _ in 0..100 {
+                rig.pass(SECOND);
+                let next = [&request[cut..], &request[..cut]].concat();
+                assert_eq!(replies(&rig.talk(flow, next))[0].status, 201, "on {kind:?}");
+            }
+            assert_eq!(replies(&rig.talk(flow, &request[cut..]))[0].status, 201);
+        }
+    }
+}
