@@ -1,13 +1,19 @@
 //! `disk`: a commit is one write; bodies are writes, then a sync.
 //!
 //! ```text
-//! commit    write (Dsync) ---------------------------------------------> Committed
-//! persist   write, write, .. all completed -> written -> sync ---------> Persisted
-//! read      read, read, ..   a failed one once more, block by block ---> Read
+//! commit           write (Dsync) ---------------------------------------> Committed
+//! write, persist   write, write, .. all completed -> written -> sync ---> Persisted
+//! write, abandon   write, write, .. all completed ----------------------> Abandoned
+//! read             read, read, ..   a failed one again, by block -------> Read
 //! ```
 //!
 //! One sync is in flight at a time. It covers the tickets that were *written* when it was issued,
 //! and no other: what completes behind its back waits for the next one (D1).
+//!
+//! After each call, whatever waits waits for something in flight: the `I` on which that completes
+//! is polled, and goes on with it, whoever began it.
+
+mod lane;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -20,6 +26,7 @@ use impasto_region::{
     layout::{BLOCK_BYTES, MediumKind},
 };
 
+use self::lane::{Lane, OP_BYTES_MAX, assert_blocks};
 use crate::{CommitId, Dev, DevToken, Durability, Event, Medium, MediumError, Profile, Ticket};
 
 /// The medium of an ordinary disk, over a [`Dev`].
@@ -33,31 +40,35 @@ pub struct Disk<D> {
     /// Bytes of the commit started last.
     commit_bytes_last: u64,
 
-    /// In flight, as are `reads`: at most [`OPS_MAX`] each; the others wait.
-    writes: Vec<(DevToken, Ticket)>,
-    writes_waiting: VecDeque<(Ticket, Span)>,
-    /// By persist that has not ended: how many of its writes have not.
-    writes_left: HashMap<Ticket, u64>,
-    /// Persists whose writes have completed, and that no sync covers yet.
+    /// Of bodies and superblocks.
+    writes: Lane,
+    /// By ticket in use.
+    stages: HashMap<Ticket, Stage>,
+    /// Tickets whose writes have completed, and that no sync covers yet.
     written: Vec<Ticket>,
-    /// Persists that the sync in flight covers.
+    /// Tickets that the sync in flight covers.
     syncing: Vec<Ticket>,
     sync: Option<DevToken>,
 
-    reads: Vec<(DevToken, (Ticket, Span))>,
-    reads_waiting: VecDeque<(Ticket, Span)>,
-    readings: HashMap<Ticket, Reading>,
+    reads: Lane,
+    /// By [`Medium::read`] that has not ended: what of it could not be read.
+    readings: HashMap<Ticket, Option<Unreadable>>,
 
     /// The first write or sync that failed: from then on nothing is believed (D7).
     failure: Option<Arc<io::Error>>,
 }
 
-/// A [`Medium::read`] that has not ended.
-#[derive(Debug, Default)]
-struct Reading {
-    /// How many of its device reads have not ended.
-    left: u64,
-    unreadable: Option<Unreadable>,
+/// How far a ticket is that is written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// More may follow.
+    Open,
+    /// All of it was begun; writes are in flight or wait.
+    Persisting,
+    /// All of it was written; a sync is in flight or wanted.
+    Written,
+    /// Writes are in flight that nobody wants any more.
+    Abandoned,
 }
 
 #[derive(Debug)]
@@ -106,33 +117,47 @@ impl<I, D: Dev<I>> Medium<I> for Disk<D> {
     }
 
     /// # Panics
-    /// If `ticket` is in use, or a span is not whole blocks.
+    /// If a persist or abandon of `ticket` has not ended, or a span is not whole blocks.
+    fn write(&mut self, io: &mut I, frames: &Frames, ticket: Ticket, spans: &[Span]) {
+        self.enter_stage(ticket, Stage::Open);
+        self.push_writes(ticket, spans);
+        self.start_writes(io, frames);
+    }
+
+    /// # Panics
+    /// If a persist or abandon of `ticket` has not ended, or a span is not whole blocks.
     fn persist(&mut self, io: &mut I, frames: &Frames, ticket: Ticket, spans: &[Span]) {
-        let waiting = self.writes_waiting.len();
-        if self.failure.is_none() {
-            let pieces = spans.iter().flat_map(|span| pieces(*span, OP_BYTES_MAX));
-            self.writes_waiting.extend(pieces.map(|piece| (ticket, piece)));
-        }
-        let left = (self.writes_waiting.len() - waiting) as u64;
-        let before = self.writes_left.insert(ticket, left);
-        assert!(before.is_none(), "{ticket:?} is in use");
-        if left == 0 {
+        let before = self.enter_stage(ticket, Stage::Persisting);
+        self.push_writes(ticket, spans);
+        if before.is_none() && self.writes.is_idle(ticket) {
+            // There is nothing of it that a sync could cover.
             let result = self.standing();
             self.persisted(ticket, result);
+        } else {
+            self.settle(ticket);
         }
         self.start_writes(io, frames);
+        // If all of it was written before, no completion may come that a poll could do it at.
+        self.start_sync(io);
+    }
+
+    /// # Panics
+    /// If a persist or abandon of `ticket` has not ended.
+    fn abandon(&mut self, _io: &mut I, ticket: Ticket) {
+        self.enter_stage(ticket, Stage::Abandoned);
+        self.writes.drop_waiting(ticket);
+        self.settle(ticket);
     }
 
     /// # Panics
     /// If `ticket` is in use, or a span is not whole blocks.
     fn read(&mut self, io: &mut I, frames: &mut Frames, ticket: Ticket, spans: &[Span]) {
-        let waiting = self.reads_waiting.len();
-        let pieces = spans.iter().flat_map(|span| pieces(*span, OP_BYTES_MAX));
-        self.reads_waiting.extend(pieces.map(|piece| (ticket, piece)));
-        let left = (self.reads_waiting.len() - waiting) as u64;
-        let before = self.readings.insert(ticket, Reading { left, unreadable: None });
+        let before = self.readings.insert(ticket, None);
         assert!(before.is_none(), "{ticket:?} is in use");
-        if left == 0 {
+        for span in spans {
+            self.reads.push(ticket, *span, OP_BYTES_MAX);
+        }
+        if self.reads.is_idle(ticket) {
             self.end_reading(ticket);
         }
         self.start_reads(io, frames);
@@ -155,19 +180,33 @@ impl<D> Disk<D> {
     pub fn new(dev: D) -> Self {
         Self {
             dev,
-            events: VecDeque::with_capacity(OPS_MAX),
+            events: VecDeque::new(),
             commits: Vec::with_capacity(COMMITS_MAX),
             commit_bytes_last: 0,
-            writes: Vec::with_capacity(OPS_MAX),
-            writes_waiting: VecDeque::new(),
-            writes_left: HashMap::new(),
+            writes: Lane::new(),
+            stages: HashMap::new(),
             written: Vec::new(),
             syncing: Vec::new(),
             sync: None,
-            reads: Vec::with_capacity(OPS_MAX),
-            reads_waiting: VecDeque::new(),
+            reads: Lane::new(),
             readings: HashMap::new(),
             failure: None,
+        }
+    }
+
+    /// Returns the stage that `ticket` was in, if it was in use.
+    fn enter_stage(&mut self, ticket: Ticket, stage: Stage) -> Option<Stage> {
+        let before = self.stages.insert(ticket, stage);
+        assert!(matches!(before, None | Some(Stage::Open)), "{ticket:?} is in use: {before:?}");
+        before
+    }
+
+    fn push_writes(&mut self, ticket: Ticket, spans: &[Span]) {
+        // D7: a failed medium is not written to.
+        if self.failure.is_none() {
+            for span in spans {
+                self.writes.push(ticket, *span, OP_BYTES_MAX);
+            }
         }
     }
 
@@ -175,11 +214,9 @@ impl<D> Disk<D> {
     where
         D: Dev<I>,
     {
-        while self.writes.len() < OPS_MAX
-            && let Some((ticket, span)) = self.writes_waiting.pop_front()
-        {
+        while let Some(span) = self.writes.next() {
             let token = self.dev.write(io, frames, span, Durability::Plain);
-            self.writes.push((token, ticket));
+            self.writes.started(token);
         }
     }
 
@@ -197,16 +234,12 @@ impl<D> Disk<D> {
     where
         D: Dev<I>,
     {
-        while self.reads.len() < OPS_MAX
-            && let Some(&(ticket, span)) = self.reads_waiting.front()
+        // A span is on loan once: who wants it, too, waits.
+        while let Some(span) = self.reads.next()
+            && !self.reads.is_in_flight(span)
         {
-            // A span is on loan once: who wants it, too, waits.
-            if self.reads.iter().any(|(_, (_, other))| other.overlaps(span)) {
-                break;
-            }
-            self.reads_waiting.pop_front();
             let token = self.dev.read(io, frames, span);
-            self.reads.push((token, (ticket, span)));
+            self.reads.started(token);
         }
     }
 
@@ -214,11 +247,11 @@ impl<D> Disk<D> {
         if let Some(id) = take(&mut self.commits, token) {
             let result = self.believe(result);
             self.events.push_back(Event::Committed(id, result));
-        } else if let Some(ticket) = take(&mut self.writes, token) {
-            // If it failed, so has the medium, and with it the persist.
+        } else if let Some((ticket, _)) = self.writes.completed(token) {
+            // If it failed, so has the medium, and with it the ticket.
             let _failed = self.believe(result);
-            self.end_write(ticket);
-        } else if let Some((ticket, span)) = take(&mut self.reads, token) {
+            self.settle(ticket);
+        } else if let Some((ticket, span)) = self.reads.completed(token) {
             self.end_read(frames, ticket, span, result);
         } else {
             let sync = self.sync.take();
@@ -227,20 +260,30 @@ impl<D> Disk<D> {
         }
     }
 
-    fn end_write(&mut self, ticket: Ticket) {
-        let left = self.writes_left.get_mut(&ticket).expect("a write belongs to a persist");
-        *left -= 1;
-        if *left > 0 {
+    /// Goes on with `ticket` if nothing of it is in flight or waits.
+    fn settle(&mut self, ticket: Ticket) {
+        if !self.writes.is_idle(ticket) {
             return;
         }
-        match self.standing() {
-            Ok(()) => self.written.push(ticket),
-            failed => self.persisted(ticket, failed),
+        match self.stages.get(&ticket) {
+            Some(Stage::Persisting) => match self.standing() {
+                Ok(()) => {
+                    self.stages.insert(ticket, Stage::Written);
+                    self.written.push(ticket);
+                }
+                failed => self.persisted(ticket, failed),
+            },
+            Some(Stage::Abandoned) => {
+                self.stages.remove(&ticket);
+                self.events.push_back(Event::Abandoned(ticket));
+            }
+            // More may follow; a sync ends it; it has ended.
+            Some(Stage::Open | Stage::Written) | None => {}
         }
     }
 
     fn end_sync(&mut self, result: io::Result<()>) {
-        // If it failed, so have the persists that it covers: `fail` reports them.
+        // If it failed, so have the tickets that it covers: `fail` reports them.
         let _failed = self.believe(result);
         while let Some(ticket) = self.syncing.pop() {
             self.persisted(ticket, Ok(()));
@@ -248,7 +291,7 @@ impl<D> Disk<D> {
     }
 
     fn persisted(&mut self, ticket: Ticket, result: io::Result<()>) {
-        self.writes_left.remove(&ticket);
+        self.stages.remove(&ticket);
         self.events.push_back(Event::Persisted(ticket, result));
     }
 
@@ -259,29 +302,25 @@ impl<D> Disk<D> {
         span: Span,
         result: io::Result<()>,
     ) {
-        let reading = self.readings.get_mut(&ticket).expect("a device read belongs to a read");
-        reading.left -= 1;
         if let Err(error) = result {
             if span.len > BLOCK_BYTES {
                 // One unreadable sector costs its block, not the span.
-                for block in pieces(span, BLOCK_BYTES) {
-                    self.reads_waiting.push_back((ticket, block));
-                    reading.left += 1;
-                }
+                self.reads.push(ticket, span, BLOCK_BYTES);
             } else {
                 frames.store(span.at, &ZEROES);
+                let unreadable = self.readings.get_mut(&ticket).expect("it has not ended");
                 let none = Unreadable { blocks: 0, at: span.at, first: error };
-                reading.unreadable.get_or_insert(none).blocks += 1;
+                unreadable.get_or_insert(none).blocks += 1;
             }
         }
-        if reading.left == 0 {
+        if self.reads.is_idle(ticket) {
             self.end_reading(ticket);
         }
     }
 
     fn end_reading(&mut self, ticket: Ticket) {
-        let reading = self.readings.remove(&ticket).expect("a read ends once");
-        let result = match reading.unreadable {
+        let unreadable = self.readings.remove(&ticket).expect("a read ends once");
+        let result = match unreadable {
             None => Ok(()),
             Some(Unreadable { blocks, at, first }) => {
                 Err(MediumError::Unreadable { blocks, at, first }.into())
@@ -308,8 +347,9 @@ impl<D> Disk<D> {
     /// the device may look at its frames.
     fn fail(&mut self, error: io::Error) {
         self.failure = Some(Arc::new(error));
-        for (ticket, _) in mem::take(&mut self.writes_waiting) {
-            self.end_write(ticket);
+        while let Some(ticket) = self.writes.waits() {
+            self.writes.drop_waiting(ticket);
+            self.settle(ticket);
         }
         while let Some(ticket) = self.written.pop().or_else(|| self.syncing.pop()) {
             let failed = self.standing();
@@ -324,27 +364,9 @@ const COMMITS_MAX: usize = 3;
 const COMMIT_BYTES_MAX: u64 = (512 << 10) + BLOCK_BYTES;
 /// The longest value that is copied beside its record.
 const INLINE_MAX: u32 = 64 << 10;
-/// Longer reads and body writes are several.
-const OP_BYTES_MAX: u64 = 1 << 20;
-/// Most body writes in flight, and most reads; a commit is not held back by them.
-const OPS_MAX: usize = 32;
 
 static ZEROES: [u8; 4096] = [0; 4096];
 const _: () = assert!(ZEROES.len() as u64 == BLOCK_BYTES);
-
-fn assert_blocks(span: Span) {
-    let whole = span.at.is_multiple_of(BLOCK_BYTES) && span.len.is_multiple_of(BLOCK_BYTES);
-    assert!(whole, "{span:?} is not whole blocks");
-}
-
-/// Returns `span` in pieces of at most `bytes`.
-fn pieces(span: Span, bytes: u64) -> impl Iterator<Item = Span> {
-    assert_blocks(span);
-    (0..span.len.div_ceil(bytes)).map(move |index| {
-        let at = span.at + index * bytes;
-        Span::new(at, bytes.min(span.end() - at))
-    })
-}
 
 /// Removes the operation that `token` names.
 fn take<T>(ops: &mut Vec<(DevToken, T)>, token: DevToken) -> Option<T> {

@@ -80,7 +80,8 @@ pub trait Lines {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CommitId(pub u64);
 
-/// Names a [`Medium::persist`] or [`Medium::read`]; its caller's choice, one at a time each.
+/// Names what is written to be persisted, or a [`Medium::read`]: its caller's choice, one at a time
+/// each. It may be used again when [`Medium::poll`] has returned the event that ends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
 
@@ -89,8 +90,12 @@ pub struct Ticket(pub u64);
 pub enum Event {
     /// The commit is durable, or the medium has failed (D7).
     Committed(CommitId, io::Result<()>),
-    /// The spans of a [`Medium::persist`] are durable, or the medium has failed (D7).
+    /// All of a ticket that a [`Medium::persist`] ended is durable, or the medium has failed (D7);
+    /// nothing of it is in flight.
     Persisted(Ticket, io::Result<()>),
+    /// Nothing of a ticket that a [`Medium::abandon`] ended is in flight: its blocks may be used
+    /// again.
+    Abandoned(Ticket),
     /// The spans of a [`Medium::read`] are in their frames. `Err`: at least one could not be read;
     /// its frames hold zeroes.
     Read(Ticket, io::Result<()>),
@@ -111,6 +116,21 @@ pub struct Profile {
 }
 
 /// Makes bytes durable, in the background of the loop that waits on `I`.
+///
+/// One medium may stand behind a lock and serve several loops, each with an `I` of its own. What
+/// was started on an `I` completes on it. Whoever polls gets what there is: events of others, too,
+/// and what waited goes on, on the `I` of that call. So each loop polls until `None` after it has
+/// waited, and before it waits again if it has called anything else: a call may end at once, and
+/// says so in an event.
+///
+/// A long body is written as it fills, under one [`Ticket`]:
+///
+/// ```text
+/// write*  persist -> Event::Persisted    its bytes are durable, a record may name them (D1)
+/// write*  abandon -> Event::Abandoned    they are not wanted, its blocks may be used again (D4)
+/// ```
+///
+/// Until that event the bytes in its spans are not changed, and written under no other ticket.
 pub trait Medium<I> {
     /// Returns what the medium wants.
     fn profile(&self) -> Profile;
@@ -123,13 +143,50 @@ pub trait Medium<I> {
     /// records name where it landed. `kept` is empty where `keeps_landed` is false.
     fn commit(&mut self, io: &mut I, frames: &Frames, id: CommitId, log: Span, kept: &[Extent]);
 
-    /// Starts making `spans` durable: long bodies, superblocks. Spans are whole blocks.
+    /// Starts bringing `spans` to the medium, as a part of what the [`persist`](Self::persist) of
+    /// `ticket` will make durable. Spans are whole blocks, and overlap none of the ticket's.
+    ///
+    /// There is no event for it: each ticket that was written to is ended by one persist or
+    /// [`abandon`](Self::abandon). All of these come from the same thread: on `pmem` a fence waits
+    /// for the flushes of its own processor.
+    ///
+    /// After the medium has failed it does nothing; the persist then reports it (D7).
+    ///
+    /// # Durability
+    /// None.
+    fn write(&mut self, io: &mut I, frames: &Frames, ticket: Ticket, spans: &[Span]);
+
+    /// Starts making durable `spans` and all that [`write`](Self::write) was given for `ticket`:
+    /// long bodies, superblocks. Spans are whole blocks; there may be none.
+    ///
+    /// # Durability
+    /// When [`Event::Persisted`] says so.
     fn persist(&mut self, io: &mut I, frames: &Frames, ticket: Ticket, spans: &[Span]);
+
+    /// Gives up what [`write`](Self::write) was given for `ticket`: what waits never starts, what
+    /// is in flight ends. Then, also on a medium that has failed, comes [`Event::Abandoned`].
+    ///
+    /// Before that event a write of the ticket could land on bytes that are newer. A ticket that
+    /// was not written to may be abandoned; one that is being persisted may not.
+    ///
+    /// # Durability
+    /// None: any part of it may be found after a crash.
+    fn abandon(&mut self, io: &mut I, ticket: Ticket);
 
     /// Starts bringing `spans` into their frames; on a medium whose frames are the region they are
     /// there. Spans are whole blocks.
     fn read(&mut self, io: &mut I, frames: &mut Frames, ticket: Ticket, spans: &[Span]);
 
-    /// Returns something that has completed.
+    /// Returns something that has completed, of whichever call.
     fn poll(&mut self, io: &mut I, frames: &mut Frames) -> Option<Event>;
 }
+
+/// One medium serves all workers, whichever of them holds it.
+const _: () = {
+    const fn is_send<T: Send>() {}
+    const fn disk_is_send<D: Send>() {
+        is_send::<Disk<D>>();
+    }
+    disk_is_send::<()>();
+    is_send::<Pmem<CpuLines>>();
+};

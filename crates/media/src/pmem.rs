@@ -52,14 +52,23 @@ impl<I, L: Lines> Medium<I> for Pmem<L> {
         self.events.push_back(Event::Committed(id, Ok(())));
     }
 
-    /// # Durability
-    /// `spans` are durable when it returns.
-    fn persist(&mut self, _io: &mut I, frames: &Frames, ticket: Ticket, spans: &[Span]) {
+    fn write(&mut self, _io: &mut I, frames: &Frames, _ticket: Ticket, spans: &[Span]) {
         for span in spans {
             self.lines.flush(frames, *span);
         }
+    }
+
+    /// # Durability
+    /// `spans`, and what was written for `ticket` before, are durable when it returns.
+    fn persist(&mut self, io: &mut I, frames: &Frames, ticket: Ticket, spans: &[Span]) {
+        self.write(io, frames, ticket, spans);
         self.lines.fence(frames);
         self.events.push_back(Event::Persisted(ticket, Ok(())));
+    }
+
+    fn abandon(&mut self, _io: &mut I, ticket: Ticket) {
+        // A line that is still being written back holds the newest bytes whenever that happens.
+        self.events.push_back(Event::Abandoned(ticket));
     }
 
     fn read(&mut self, _io: &mut I, _frames: &mut Frames, ticket: Ticket, _spans: &[Span]) {
@@ -159,6 +168,27 @@ mod tests {
     fn extents_in_descending_order_are_all_flushed() {
         let calls = calls_of(&[extent(640, 64), extent(0, 64), extent(32, 0)]);
         assert_eq!(calls[..3], [flush(640, 64), flush(0, 64), Call::Fence]);
+    }
+
+    /// A fence for each part of a long body would wait as often as it has parts; one less than one
+    /// would lose it.
+    #[test]
+    fn a_body_in_parts_is_flushed_as_it_fills_and_fenced_once() {
+        let mut frames = Frames::anonymous(Geometry::new(16 << 20).unwrap(), 0).unwrap();
+        let mut pmem = Pmem::new(Vec::new(), MediumKind::Pmem);
+        let spans = [Span::new(8192, 4096), Span::new(12288, 4096), Span::new(0, 4096)];
+        pmem.write(&mut (), &frames, Ticket(1), &spans[..1]);
+        pmem.write(&mut (), &frames, Ticket(2), &spans[2..]);
+        assert!(Medium::poll(&mut pmem, &mut (), &mut frames).is_none());
+        pmem.persist(&mut (), &frames, Ticket(1), &spans[1..2]);
+        pmem.abandon(&mut (), Ticket(2));
+        let mut poll = || Medium::poll(&mut pmem, &mut (), &mut frames);
+        assert!(matches!(poll(), Some(Event::Persisted(Ticket(1), Ok(())))));
+        assert!(matches!(poll(), Some(Event::Abandoned(Ticket(2)))));
+        assert!(poll().is_none());
+        let flushes = [0, 2, 1].map(|span| Call::Flush(spans[span]));
+        assert_eq!(pmem.lines[..3], flushes);
+        assert_eq!(pmem.lines[3..], [Call::Fence]);
     }
 
     #[test]

@@ -96,7 +96,9 @@ fn wait<I: Enter, M: Medium<I>>(
     loop {
         match medium.poll(io, frames) {
             Some(Event::Read(_, result) | Event::Persisted(_, result)) => return Ok(result),
-            Some(Event::Committed(..)) => unreachable!("nothing was committed"),
+            Some(Event::Committed(..) | Event::Abandoned(_)) => {
+                unreachable!("nothing was committed or abandoned")
+            }
             None => io.enter(None)?,
         }
     }

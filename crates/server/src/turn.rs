@@ -123,6 +123,7 @@ impl<'a, I: Enter, P: Port<I>, M: Medium<I>> Turn<'a, I, P, M> {
                 }
                 Event::Persisted(ticket, result) => self.persisted(ticket, &result),
                 Event::Read(ticket, result) => self.read(ticket, &result),
+                Event::Abandoned(_) => unreachable!("what is written is persisted"),
             }
         }
         if any {

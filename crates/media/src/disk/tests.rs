@@ -1,10 +1,20 @@
 //! `Disk` over a device that a test drives by hand.
 
+mod bodies;
+mod lanes;
+
 use std::{cell::RefCell, rc::Rc};
 
 use impasto_region::{SpanLoan, layout::Geometry};
 
-use super::*;
+use super::{
+    lane::{BYTES_IN_FLIGHT_MAX, OPS_MAX},
+    *,
+};
+
+/// What a loop waits on; an operation completes on the one that started it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Io(u32);
 
 /// A device whose operations complete when the test says so.
 #[derive(Clone, Debug, Default)]
@@ -14,8 +24,8 @@ struct HandDev(Rc<RefCell<Hand>>);
 struct Hand {
     tokens: u64,
     /// In flight.
-    ops: Vec<(DevToken, HandOp)>,
-    done: VecDeque<(DevToken, io::Result<()>)>,
+    ops: Vec<(Io, DevToken, HandOp)>,
+    done: Vec<(Io, DevToken, io::Result<()>)>,
     loans: HashMap<DevToken, SpanLoan>,
 }
 
@@ -31,23 +41,28 @@ enum HandOp {
 const READ: u8 = 0x5a;
 
 impl HandDev {
-    fn start(&self, op: HandOp) -> DevToken {
+    fn start(&self, io: Io, op: HandOp) -> DevToken {
         let mut hand = self.0.borrow_mut();
         hand.tokens += 1;
         let token = DevToken(hand.tokens);
-        hand.ops.push((token, op));
+        hand.ops.push((io, token, op));
         token
     }
 
     fn in_flight(&self) -> Vec<HandOp> {
-        self.0.borrow().ops.iter().map(|(_, op)| *op).collect()
+        self.0.borrow().ops.iter().map(|(.., op)| *op).collect()
+    }
+
+    fn in_flight_on(&self, io: Io) -> Vec<HandOp> {
+        let hand = self.0.borrow();
+        hand.ops.iter().filter(|(on, ..)| *on == io).map(|(.., op)| *op).collect()
     }
 
     fn complete_with(&self, op: HandOp, result: io::Result<()>) {
         let mut hand = self.0.borrow_mut();
-        let index = hand.ops.iter().position(|(_, other)| *other == op);
-        let (token, _) = hand.ops.remove(index.expect("the operation is in flight"));
-        hand.done.push_back((token, result));
+        let index = hand.ops.iter().position(|(.., other)| *other == op);
+        let (io, token, _) = hand.ops.remove(index.expect("the operation is in flight"));
+        hand.done.push((io, token, result));
     }
 
     fn complete(&self, op: HandOp) {
@@ -59,27 +74,29 @@ impl HandDev {
     }
 }
 
-impl Dev<()> for HandDev {
-    fn write(&mut self, (): &mut (), _: &Frames, span: Span, durability: Durability) -> DevToken {
-        self.start(match durability {
+impl Dev<Io> for HandDev {
+    fn write(&mut self, io: &mut Io, _: &Frames, span: Span, durability: Durability) -> DevToken {
+        let op = match durability {
             Durability::Dsync => HandOp::Commit(span),
             Durability::Plain => HandOp::Write(span),
-        })
+        };
+        self.start(*io, op)
     }
 
-    fn sync(&mut self, (): &mut ()) -> DevToken {
-        self.start(HandOp::Sync)
+    fn sync(&mut self, io: &mut Io) -> DevToken {
+        self.start(*io, HandOp::Sync)
     }
 
-    fn read(&mut self, (): &mut (), frames: &mut Frames, span: Span) -> DevToken {
-        let token = self.start(HandOp::Read(span));
+    fn read(&mut self, io: &mut Io, frames: &mut Frames, span: Span) -> DevToken {
+        let token = self.start(*io, HandOp::Read(span));
         self.0.borrow_mut().loans.insert(token, frames.loan_span(span));
         token
     }
 
-    fn poll(&mut self, (): &mut (), frames: &mut Frames) -> Option<(DevToken, io::Result<()>)> {
+    fn poll(&mut self, io: &mut Io, frames: &mut Frames) -> Option<(DevToken, io::Result<()>)> {
         let mut hand = self.0.borrow_mut();
-        let (token, result) = hand.done.pop_front()?;
+        let index = hand.done.iter().position(|(on, ..)| on == io)?;
+        let (_, token, result) = hand.done.remove(index);
         if let Some(loan) = hand.loans.remove(&token) {
             let bytes = vec![READ; usize::try_from(loan.span().len).unwrap()];
             frames.fill_span(loan, &bytes);
@@ -92,38 +109,53 @@ struct Bench {
     dev: HandDev,
     disk: Disk<HandDev>,
     frames: Frames,
+    /// Who calls.
+    io: Io,
 }
 
 impl Bench {
     fn new() -> Self {
         let dev = HandDev::default();
-        let frames = Frames::anonymous(Geometry::new(16 << 20).unwrap(), 0).unwrap();
-        Self { disk: Disk::new(dev.clone()), dev, frames }
+        let frames = Frames::anonymous(Geometry::new(128 << 20).unwrap(), 0).unwrap();
+        Self { disk: Disk::new(dev.clone()), dev, frames, io: Io(0) }
     }
 
     fn commit(&mut self, id: u64, log: Span) {
-        self.disk.commit(&mut (), &self.frames, CommitId(id), log, &[]);
+        self.disk.commit(&mut self.io, &self.frames, CommitId(id), log, &[]);
+    }
+
+    fn write(&mut self, ticket: u64, spans: &[Span]) {
+        self.disk.write(&mut self.io, &self.frames, Ticket(ticket), spans);
     }
 
     fn persist(&mut self, ticket: u64, spans: &[Span]) {
-        self.disk.persist(&mut (), &self.frames, Ticket(ticket), spans);
+        self.disk.persist(&mut self.io, &self.frames, Ticket(ticket), spans);
+    }
+
+    fn abandon(&mut self, ticket: u64) {
+        self.disk.abandon(&mut self.io, Ticket(ticket));
     }
 
     fn read(&mut self, ticket: u64, spans: &[Span]) {
-        self.disk.read(&mut (), &mut self.frames, Ticket(ticket), spans);
+        self.disk.read(&mut self.io, &mut self.frames, Ticket(ticket), spans);
+    }
+
+    fn poll(&mut self) -> Option<Event> {
+        self.disk.poll(&mut self.io, &mut self.frames)
     }
 
     fn accepts(&self, bytes: u64) -> bool {
-        Medium::<()>::accepts_commit(&self.disk, bytes)
+        Medium::<Io>::accepts_commit(&self.disk, bytes)
     }
 
-    /// Returns all events: C commit, P persist, R read; `!` for an error.
+    /// Returns all events: C commit, P persist, A abandon, R read; `!` for an error.
     fn events(&mut self) -> String {
         let mut events = Vec::new();
-        while let Some(event) = self.disk.poll(&mut (), &mut self.frames) {
+        while let Some(event) = self.poll() {
             let (kind, number, ok) = match event {
                 Event::Committed(id, result) => ('C', id.0, result.is_ok()),
                 Event::Persisted(ticket, result) => ('P', ticket.0, result.is_ok()),
+                Event::Abandoned(ticket) => ('A', ticket.0, true),
                 Event::Read(ticket, result) => ('R', ticket.0, result.is_ok()),
             };
             events.push(format!("{kind}{number}{}", if ok { "" } else { "!" }));
@@ -141,7 +173,7 @@ fn blocks(first: u64, count: u64) -> Span {
 #[test]
 fn a_sync_issued_before_the_last_body_write_completed_does_not_count() {
     let mut bench = Bench::new();
-    let (a, b, c) = (blocks(1, 1), blocks(2, 1), blocks(3, 1));
+    let (a, b, c) = (blocks(1, 1), blocks(3, 1), blocks(5, 1));
     bench.persist(1, &[a]);
     bench.persist(2, &[b, c]);
     bench.dev.complete(HandOp::Write(a));
@@ -239,7 +271,7 @@ fn after_a_failed_sync_nothing_is_believed_but_reads_go_on() {
     bench.dev.complete(HandOp::Write(blocks(1, 1)));
     assert_eq!(bench.events(), "");
     bench.persist(2, &[blocks(2, 1)]);
-    bench.persist(3, &[blocks(3, 1), blocks(4, 1)]);
+    bench.persist(3, &[blocks(3, 1), blocks(5, 1)]);
     bench.dev.complete(HandOp::Write(blocks(2, 1)));
     bench.commit(0, blocks(9, 1));
     bench.dev.fail(HandOp::Sync);
@@ -248,7 +280,7 @@ fn after_a_failed_sync_nothing_is_believed_but_reads_go_on() {
     bench.dev.complete(HandOp::Commit(blocks(9, 1)));
     bench.dev.complete(HandOp::Write(blocks(3, 1)));
     assert_eq!(bench.events(), "C0!");
-    bench.dev.complete(HandOp::Write(blocks(4, 1)));
+    bench.dev.complete(HandOp::Write(blocks(5, 1)));
     assert_eq!(bench.events(), "P3!");
 
     bench.commit(1, blocks(10, 1));
@@ -266,14 +298,14 @@ fn after_a_failed_sync_nothing_is_believed_but_reads_go_on() {
 fn a_failed_write_ends_the_writes_that_wait() {
     let mut bench = Bench::new();
     let first = OPS_MAX as u64;
-    let spans: Vec<Span> = (0..first + 5).map(|block| blocks(block, 1)).collect();
+    let spans: Vec<Span> = (0..first + 5).map(|block| blocks(2 * block, 1)).collect();
     bench.persist(1, &spans);
     bench.persist(2, &[blocks(900, 1)]);
     assert_eq!(bench.dev.in_flight().len(), OPS_MAX);
     bench.dev.fail(HandOp::Write(blocks(0, 1)));
     assert_eq!(bench.events(), "P2!");
     for block in 1..first {
-        bench.dev.complete(HandOp::Write(blocks(block, 1)));
+        bench.dev.complete(HandOp::Write(blocks(2 * block, 1)));
     }
     assert_eq!(bench.events(), "P1!");
     assert_eq!(bench.dev.in_flight(), []);
@@ -287,7 +319,7 @@ fn the_first_failure_is_the_one_that_is_reported() {
     bench.dev.complete_with(HandOp::Commit(blocks(1, 1)), Err(full));
     assert_eq!(bench.events(), "C0!");
     bench.commit(1, blocks(2, 1));
-    let event = bench.disk.poll(&mut (), &mut bench.frames);
+    let event = bench.poll();
     let Some(Event::Committed(_, Err(error))) = event else { panic!("{event:?}") };
     assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     assert!(error.to_string().starts_with("the medium has failed"), "{error}");
@@ -305,7 +337,7 @@ fn an_unreadable_block_costs_one_block() {
     bench.dev.complete(HandOp::Read(blocks(18, 1)));
     bench.dev.fail(HandOp::Read(blocks(17, 1)));
     bench.dev.complete(HandOp::Read(blocks(16, 1)));
-    let event = bench.disk.poll(&mut (), &mut bench.frames);
+    let event = bench.poll();
     let Some(Event::Read(Ticket(1), Err(error))) = event else { panic!("{event:?}") };
     assert!(error.to_string().starts_with("unreadable blocks: 1, the first at 0x11000"));
     for (block, byte) in [(16, READ), (17, 0), (18, READ), (40, READ)] {

@@ -121,8 +121,16 @@ impl<M: Medium<Io>> Medium<Io> for Liar<M> {
         }
     }
 
+    fn write(&mut self, io: &mut Io, frames: &Frames, ticket: Ticket, spans: &[Span]) {
+        self.medium.write(io, frames, ticket, spans);
+    }
+
     fn persist(&mut self, io: &mut Io, frames: &Frames, ticket: Ticket, spans: &[Span]) {
         self.medium.persist(io, frames, ticket, spans);
+    }
+
+    fn abandon(&mut self, io: &mut Io, ticket: Ticket) {
+        self.medium.abandon(io, ticket);
     }
 
     fn read(&mut self, io: &mut Io, frames: &mut Frames, ticket: Ticket, spans: &[Span]) {

@@ -108,8 +108,16 @@ impl Medium<Io> for Any {
         self.0.commit(io, frames, id, log, kept);
     }
 
+    fn write(&mut self, io: &mut Io, frames: &Frames, ticket: Ticket, spans: &[Span]) {
+        self.0.write(io, frames, ticket, spans);
+    }
+
     fn persist(&mut self, io: &mut Io, frames: &Frames, ticket: Ticket, spans: &[Span]) {
         self.0.persist(io, frames, ticket, spans);
+    }
+
+    fn abandon(&mut self, io: &mut Io, ticket: Ticket) {
+        self.0.abandon(io, ticket);
     }
 
     fn read(&mut self, io: &mut Io, frames: &mut Frames, ticket: Ticket, spans: &[Span]) {

@@ -90,8 +90,16 @@ impl Medium<Steps> for AnyMedium {
         each!(self, medium => medium.commit(io, frames, id, log, kept));
     }
 
+    fn write(&mut self, io: &mut Steps, frames: &Frames, ticket: Ticket, spans: &[Span]) {
+        each!(self, medium => medium.write(io, frames, ticket, spans));
+    }
+
     fn persist(&mut self, io: &mut Steps, frames: &Frames, ticket: Ticket, spans: &[Span]) {
         each!(self, medium => medium.persist(io, frames, ticket, spans));
+    }
+
+    fn abandon(&mut self, io: &mut Steps, ticket: Ticket) {
+        each!(self, medium => medium.abandon(io, ticket));
     }
 
     fn read(&mut self, io: &mut Steps, frames: &mut Frames, ticket: Ticket, spans: &[Span]) {
