@@ -372,13 +372,15 @@ fn a_read_of_a_span_being_read_waits_for_it() {
 #[test]
 fn long_spans_are_several_operations() {
     let mut bench = Bench::new();
-    bench.persist(1, &[blocks(1, 600)]);
-    let parts = [blocks(1, 256), blocks(257, 256), blocks(513, 88)];
+    let per_op = OP_BYTES_MAX / BLOCK_BYTES;
+    let span = blocks(1, 2 * per_op + 3);
+    bench.persist(1, &[span]);
+    let parts = [blocks(1, per_op), blocks(1 + per_op, per_op), blocks(1 + 2 * per_op, 3)];
     assert_eq!(bench.dev.in_flight(), parts.map(HandOp::Write));
     for part in parts {
         bench.dev.complete(HandOp::Write(part));
     }
-    bench.read(2, &[blocks(1, 600)]);
+    bench.read(2, &[span]);
     assert_eq!(bench.dev.in_flight(), parts.map(HandOp::Read));
 }
 
