@@ -92,6 +92,36 @@ fn what_was_committed_and_persisted_is_read_back_into_fresh_frames() {
     }
 }
 
+/// The path of a long body: what a client gave up in the middle is nowhere, what followed it is
+/// whole.
+#[test]
+fn a_body_in_parts_is_read_back_from_blocks_that_another_was_abandoned_in() {
+    let file = region_file(REGION_BYTES);
+    let body = Span::new(4 << 20, 6 << 20);
+    let parts = || (body.at..body.end()).step_by(192 << 10).map(|at| Span::new(at, 192 << 10));
+    let mut first = Bench::open(&file, OFlags::RDWR);
+    first.frames.store(body.at, &vec![0xee; usize::try_from(body.len).unwrap()]);
+    for part in parts() {
+        first.disk.write(&mut first.io, &first.frames, Ticket(1), &[part]);
+    }
+    first.disk.abandon(&mut first.io, Ticket(1));
+    let event = first.wait();
+    assert!(matches!(event, Event::Abandoned(Ticket(1))), "{event:?}");
+
+    for part in parts() {
+        first.frames.store(part.at, &pattern(part));
+        first.disk.write(&mut first.io, &first.frames, Ticket(1), &[part]);
+    }
+    first.disk.persist(&mut first.io, &first.frames, Ticket(1), &[]);
+    let event = first.wait();
+    assert!(matches!(event, Event::Persisted(Ticket(1), Ok(()))), "{event:?}");
+    drop(first);
+
+    let mut second = Bench::open(&file, OFlags::RDWR);
+    second.read(&[body]).unwrap();
+    assert!(second.frames.bytes(body) == pattern(body));
+}
+
 /// A region file that was cut off must not look like one that holds zeroes.
 #[test]
 fn a_read_behind_the_end_of_the_file_is_short_and_an_error() {
