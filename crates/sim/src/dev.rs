@@ -159,7 +159,8 @@ impl<I> Dev<I> for SimDev {
     fn write(&mut self, _: &mut I, frames: &Frames, span: Span, how: Durability) -> DevToken {
         let mut state = self.0.borrow_mut();
         state.assert_inside(span);
-        let other = state.writes_in_flight().into_iter().find(|other| other.span.overlaps(span));
+        let mut others = state.writes_in_flight().into_iter().map(|other| other.span);
+        let other = others.find(|other| other.overlaps(span));
         assert!(other.is_none(), "{span:?} overlaps a write in flight: {other:?}");
         let write = Write { number: state.writes, span, bytes: frames.bytes(span).into() };
         state.writes += 1;
