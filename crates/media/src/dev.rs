@@ -9,7 +9,8 @@ use crate::{Dev, DevToken, Durability, MediumError};
 
 /// A file or block device, open with `O_DIRECT`, whose offsets are those of the frames.
 ///
-/// It takes the completions of [`Owner::Dev`]: there is one of it on a ring.
+/// It takes the completions of [`Owner::Dev`]: there is one of it on a ring. It may be on several
+/// rings: its tokens are unique over all of them.
 #[derive(Debug)]
 pub struct UringDev {
     file: Fd,

@@ -42,7 +42,8 @@ pub enum Durability {
     Dsync,
 }
 
-/// The seam below [`Disk`]: a block device, asynchronous. `I` is what the loop waits on.
+/// The seam below [`Disk`]: a block device, asynchronous. `I` is what the loop waits on; if there
+/// are several, an operation completes on the one that started it.
 ///
 /// Offsets and lengths are multiples of a block. Operations complete in any order. A completed
 /// write was written whole: an implementation turns a short write into an error.
@@ -121,7 +122,8 @@ pub struct Profile {
 /// was started on an `I` completes on it. Whoever polls gets what there is: events of others, too,
 /// and what waited goes on, on the `I` of that call. So each loop polls until `None` after it has
 /// waited, and before it waits again if it has called anything else: a call may end at once, and
-/// says so in an event.
+/// says so in an event. It stops only when nothing that was started on its `I` is in flight: others
+/// may wait for that.
 ///
 /// A long body is written as it fills, under one [`Ticket`]:
 ///
