@@ -4,15 +4,15 @@ use std::{
     fs::File,
     net::{TcpListener, TcpStream},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    rc::Rc,
+    sync::Arc,
 };
 
 use io_uring::types;
 
 /// A descriptor; closed when its last holder drops it. Every operation holds it until it has
-/// completed, so its number never means another file in between.
+/// completed, so its number never means another file in between. Workers may share one.
 #[derive(Clone, Debug)]
-pub struct Fd(Rc<OwnedFd>);
+pub struct Fd(Arc<OwnedFd>);
 
 impl Fd {
     pub(crate) fn target(&self) -> types::Fd {
@@ -21,7 +21,7 @@ impl Fd {
 
     /// Returns the descriptor, if nobody else holds it.
     pub(crate) fn into_sole(self) -> Option<OwnedFd> {
-        Rc::into_inner(self.0)
+        Arc::into_inner(self.0)
     }
 }
 
@@ -33,7 +33,7 @@ impl AsFd for Fd {
 
 impl From<OwnedFd> for Fd {
     fn from(fd: OwnedFd) -> Self {
-        Self(Rc::new(fd))
+        Self(Arc::new(fd))
     }
 }
 
