@@ -87,8 +87,15 @@ pub(crate) enum Kind {
     Send(Box<Message>),
     Read(Filled),
     Close(OwnedFd),
-    Timer { _after: Box<Timespec> },
+    Timer {
+        _after: Box<Timespec>,
+    },
+    /// A message to another ring: over when the kernel has taken it.
+    Wake,
 }
+
+/// In the completion that another ring's wake-up posts to ours; names no operation.
+pub(crate) const WOKEN: u64 = u64::MAX;
 
 /// A completion as the kernel posts it.
 #[derive(Clone, Copy, Debug)]
@@ -108,7 +115,9 @@ pub(crate) struct Flight {
     port: VecDeque<Completion>,
     dev: VecDeque<Completion>,
     own: VecDeque<Completion>,
-    /// Quiet sends whose end is not known.
+    /// Another ring has woken us since this was cleared.
+    pub(crate) is_woken: bool,
+    /// Quiet sends whose end is not known, and wake-ups.
     quiet: Vec<Op>,
     #[expect(clippy::vec_box, reason = "a message moves with its allocations, back into flight")]
     spare: Vec<Box<Message>>,
@@ -171,24 +180,25 @@ impl Flight {
         }
     }
 
-    /// Notes that `op` was started as a quiet send.
+    /// Notes that `op` was started as a quiet send, or as a wake-up.
     pub(crate) fn expect_silence(&mut self, op: Op) {
         self.quiet.push(op);
     }
 
-    /// Completes quiet sends of which nothing was heard. The kernel has taken all that was started,
-    /// and everything that it had to say of that was routed.
+    /// Completes quiet sends and wake-ups of which nothing was heard. The kernel has taken all that
+    /// was started, and everything that it had to say of that was routed.
     pub(crate) fn end_silence(&mut self) {
         for index in 0..self.quiet.len() {
             let op = self.quiet[index];
-            let Some(Operation { token, kind: Kind::Send(message), .. }) = self.get_mut(op) else {
+            let Some(Operation { token, kind, .. }) = self.get_mut(op) else {
                 continue;
             };
-            if !message.end_quiet() {
-                continue;
-            }
-            message.advance_all();
-            let (token, result) = (*token, Ok(message.sent()));
+            let sent = match kind {
+                Kind::Send(message) if message.is_quiet() => message.advance_all(),
+                Kind::Wake => 0,
+                _ => continue,
+            };
+            let (token, result) = (*token, Ok(sent));
             let operation = self.end(op).expect("it is there, seen above");
             let handed = self.take_back(operation, Handed::Nothing, &result);
             if let Some(token) = token {
@@ -211,12 +221,21 @@ impl Flight {
         }
     }
 
-    pub(crate) fn has_completions(&self) -> bool {
+    /// Returns true if somebody has something to look at.
+    pub(crate) fn has_news(&self) -> bool {
+        self.is_woken || self.has_completions()
+    }
+
+    fn has_completions(&self) -> bool {
         !(self.port.is_empty() && self.dev.is_empty() && self.own.is_empty())
     }
 
     /// Routes what the kernel has posted. `adopt` makes a descriptor of the result of an accept.
     pub(crate) fn complete(&mut self, posted: Posted, adopt: impl FnOnce(i32) -> Fd) {
+        if posted.user_data == WOKEN {
+            self.is_woken = true;
+            return;
+        }
         let op = Op::of(posted.user_data);
         let more = cqueue::more(posted.flags);
         let mut result = u32::try_from(posted.result)
@@ -247,7 +266,9 @@ impl Flight {
         result: &io::Result<u32>,
     ) -> Handed {
         match operation.kind {
-            Kind::Plain | Kind::Accept | Kind::Receive(_) | Kind::Timer { .. } => handed,
+            Kind::Plain | Kind::Accept | Kind::Receive(_) | Kind::Timer { .. } | Kind::Wake => {
+                handed
+            }
             Kind::Send(mut message) => {
                 let bytes = message.take_bytes();
                 self.spare.push(message);

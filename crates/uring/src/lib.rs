@@ -35,6 +35,7 @@ mod group;
 mod message;
 #[expect(unsafe_code, reason = "ARCHITECTURE.md: the system calls")]
 mod ring;
+mod waker;
 
 pub use error::{KERNEL_MIN, SetupError};
 pub use fd::Fd;
@@ -42,3 +43,4 @@ pub use flight::{Completion, Handed, Op, Owner, Token};
 pub use group::{BufGroup, Landed, Landing, Mode};
 pub use message::Piece;
 pub use ring::{Filled, Uring};
+pub use waker::Waker;

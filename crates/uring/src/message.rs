@@ -143,9 +143,16 @@ impl Message {
         mem::replace(&mut self.is_quiet, false)
     }
 
-    /// Notes that the kernel took all of a quiet entry.
-    pub(crate) fn advance_all(&mut self) {
+    /// Returns true if the entry in flight is quiet.
+    pub(crate) const fn is_quiet(&self) -> bool {
+        self.is_quiet
+    }
+
+    /// Notes that the kernel took all of a quiet entry; returns the number of bytes sent.
+    pub(crate) fn advance_all(&mut self) -> u32 {
+        self.is_quiet = false;
         (self.sent, self.left, self.first) = (self.sent + self.left, 0, self.iovecs.len());
+        self.sent()
     }
 
     /// Notes that the kernel took `count` bytes more; returns true if something is left.

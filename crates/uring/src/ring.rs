@@ -2,28 +2,31 @@
 
 use std::{
     fmt, io,
-    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
     ptr::NonNull,
     rc::Rc,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use impasto_region::{Frames, Map, Span, SpanLoan};
 use io_uring::{
     EnterFlags, IoUring, Probe, opcode,
-    squeue::Entry,
+    squeue::{self, Entry},
     types::{self, CancelBuilder, SubmitArgs, Timespec},
 };
 use rustix::{
     event::PollFlags,
-    io::{Errno, ReadWriteFlags},
+    io::{Errno, ReadWriteFlags, fcntl_dupfd_cloexec},
     net::SocketFlags,
 };
 
 use crate::{
-    BufGroup, Completion, Fd, Mode, Op, Owner, Piece, SetupError, Token,
-    flight::{Flight, Kind, Operation, Posted},
+    BufGroup, Completion, Fd, Mode, Op, Owner, Piece, SetupError, Token, Waker,
+    flight::{Flight, Kind, Operation, Posted, WOKEN},
     group::Pages,
     message::Message,
 };
@@ -39,6 +42,10 @@ pub struct Uring {
     /// Mappings with addresses in flight, and where they start.
     maps: Vec<(NonNull<u8>, Arc<Map>)>,
     pages: Vec<Rc<Pages>>,
+    /// Rings to be woken by the next enter.
+    rung: Vec<RawFd>,
+    /// For wakers that outlive this.
+    is_gone: Arc<AtomicBool>,
 }
 
 /// The span of a read that has ended, still on loan.
@@ -70,7 +77,14 @@ impl Uring {
             .build(entries)
             .map_err(|error| SetupError::of(error, "IORING_SETUP_DEFER_TASKRUN"))?;
         check_operations(&ring)?;
-        Ok(Self { ring, flight: Flight::default(), maps: Vec::new(), pages: Vec::new() })
+        Ok(Self {
+            ring,
+            flight: Flight::default(),
+            maps: Vec::new(),
+            pages: Vec::new(),
+            rung: Vec::new(),
+            is_gone: Arc::default(),
+        })
     }
 
     /// Keeps the memory of `frames` mapped until nothing is in flight any more. Operations on
@@ -240,16 +254,48 @@ impl Uring {
         self.flight.start(entry, Operation { token: None, fd: None, kind, cancelled: false });
     }
 
+    /// Returns what other rings wake this one with. It takes a descriptor, which its clones share.
+    ///
+    /// # Errors
+    /// If no descriptor is left.
+    pub fn waker(&self) -> io::Result<Waker> {
+        let ring = fcntl_dupfd_cloexec(self.ring.as_fd(), 0)?;
+        Ok(Waker::new(Fd::from(ring), Arc::clone(&self.is_gone)))
+    }
+
+    /// Wakes the ring of `waker`, with the next [`enter`](Self::enter): its own `enter` then
+    /// returns, the one in which it waits or else the next. Nothing completes on either side; what
+    /// there is to do stands elsewhere, written before this call. A ring that is gone, or that has
+    /// no room for the message and so is awake, is left alone.
+    pub fn wake(&mut self, waker: &Waker) {
+        let Some(ring) = waker.ring() else {
+            return;
+        };
+        let number = ring.as_fd().as_raw_fd();
+        if self.rung.contains(&number) {
+            return;
+        }
+        self.rung.push(number);
+        let entry = opcode::MsgRingData::new(ring.target(), 0, WOKEN, None).build();
+        let entry = entry.flags(squeue::Flags::SKIP_SUCCESS);
+        let fd = Some(ring.clone());
+        let operation = Operation { token: None, fd, kind: Kind::Wake, cancelled: false };
+        let op = self.flight.start(entry, operation);
+        self.flight.expect_silence(op);
+    }
+
     /// Submits what was started, and waits until something completes or `timeout` is over; `None`
     /// waits without end, `Some(ZERO)` not at all. Does not wait if completions are there that
-    /// nobody has taken. A signal ends the wait, and it may end for nothing that anybody is told
-    /// of.
+    /// nobody has taken. A signal ends the wait, and so does [`wake`](Self::wake) of another ring;
+    /// it may end for nothing that anybody is told of.
     ///
     /// One system call, unless more was started than the ring has entries.
     ///
     /// # Errors
     /// What the kernel says to `io_uring_enter`; nothing that one operation could cause.
     pub fn enter(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.rung.clear();
+        self.flight.is_woken = false;
         while self.fill_queue() {
             self.turn(0, None)?;
             if self.ring.submission().is_full() {
@@ -257,7 +303,7 @@ impl Uring {
                 return Ok(());
             }
         }
-        let waits = !self.flight.has_completions() && timeout != Some(Duration::ZERO);
+        let waits = !self.flight.has_news() && timeout != Some(Duration::ZERO);
         self.turn(u32::from(waits), timeout)
     }
 
@@ -400,7 +446,13 @@ impl Uring {
 
 impl Drop for Uring {
     fn drop(&mut self) {
-        if !self.end_all() {
+        // Relaxed: see `Waker::ring`.
+        self.is_gone.store(true, Ordering::Relaxed);
+        if self.end_all() {
+            // A waker may keep the kernel's side of the ring; what it holds is free now (D6). Not
+            // an error if it holds nothing.
+            let _none = self.ring.submitter().unregister_files();
+        } else {
             // The kernel may still write: this memory is never given back.
             std::mem::forget(std::mem::take(&mut self.flight));
             std::mem::forget(std::mem::take(&mut self.maps));
@@ -448,7 +500,7 @@ fn length(span: Span) -> u32 {
 }
 
 fn check_operations(ring: &IoUring) -> Result<(), SetupError> {
-    const NEEDED: [(u8, &str); 13] = [
+    const NEEDED: [(u8, &str); 14] = [
         (opcode::Nop::CODE, "IORING_OP_NOP"),
         (opcode::AcceptMulti::CODE, "IORING_OP_ACCEPT"),
         (opcode::RecvMulti::CODE, "IORING_OP_RECV"),
@@ -462,6 +514,7 @@ fn check_operations(ring: &IoUring) -> Result<(), SetupError> {
         (opcode::Timeout::CODE, "IORING_OP_TIMEOUT"),
         (opcode::Shutdown::CODE, "IORING_OP_SHUTDOWN"),
         (opcode::Close::CODE, "IORING_OP_CLOSE"),
+        (opcode::MsgRingData::CODE, "IORING_OP_MSG_RING"),
     ];
     let mut probe = Probe::new();
     let probed = ring.submitter().register_probe(&mut probe);
