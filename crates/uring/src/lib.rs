@@ -33,6 +33,7 @@ mod flight;
 #[expect(unsafe_code, reason = "ARCHITECTURE.md: memory that the kernel writes")]
 mod group;
 mod message;
+mod probe;
 #[expect(unsafe_code, reason = "ARCHITECTURE.md: the system calls")]
 mod ring;
 mod waker;

@@ -14,7 +14,7 @@ use std::{
 
 use impasto_region::{Frames, Map, Span, SpanLoan};
 use io_uring::{
-    EnterFlags, IoUring, Probe, opcode,
+    EnterFlags, IoUring, opcode,
     squeue::{self, Entry},
     types::{self, CancelBuilder, SubmitArgs, Timespec},
 };
@@ -29,6 +29,7 @@ use crate::{
     flight::{Flight, Kind, Operation, Posted, WOKEN},
     group::Pages,
     message::Message,
+    probe,
 };
 
 /// One io_uring. It belongs to the thread that made it (`IORING_SETUP_SINGLE_ISSUER`).
@@ -44,6 +45,7 @@ pub struct Uring {
     pages: Vec<Rc<Pages>>,
     /// Rings to be woken by the next enter.
     rung: Vec<RawFd>,
+    calls: u64,
     /// For wakers that outlive this.
     is_gone: Arc<AtomicBool>,
 }
@@ -74,15 +76,17 @@ impl Uring {
             .setup_submit_all()
             .setup_single_issuer()
             .setup_defer_taskrun()
+            .setup_taskrun_flag()
             .build(entries)
             .map_err(|error| SetupError::of(error, "IORING_SETUP_DEFER_TASKRUN"))?;
-        check_operations(&ring)?;
+        probe::check_operations(&ring)?;
         Ok(Self {
             ring,
             flight: Flight::default(),
             maps: Vec::new(),
             pages: Vec::new(),
             rung: Vec::new(),
+            calls: 0,
             is_gone: Arc::default(),
         })
     }
@@ -289,7 +293,9 @@ impl Uring {
     /// nobody has taken. A signal ends the wait, and so does [`wake`](Self::wake) of another ring;
     /// it may end for nothing that anybody is told of.
     ///
-    /// One system call, unless more was started than the ring has entries.
+    /// One system call, unless more was started than the ring has entries. None with a timeout of
+    /// `ZERO`, if nothing was started and the kernel has nothing to do for this ring: then this
+    /// reaps what is there, and whoever polls costs nobody anything.
     ///
     /// # Errors
     /// What the kernel says to `io_uring_enter`; nothing that one operation could cause.
@@ -303,8 +309,18 @@ impl Uring {
                 return Ok(());
             }
         }
-        let waits = !self.flight.has_news() && timeout != Some(Duration::ZERO);
+        let polls = timeout == Some(Duration::ZERO);
+        if polls && !self.needs_kernel() {
+            self.route();
+            return Ok(());
+        }
+        let waits = !self.flight.has_news() && !polls;
         self.turn(u32::from(waits), timeout)
+    }
+
+    /// Returns the number of system calls of [`enter`](Self::enter) so far.
+    pub const fn calls(&self) -> u64 {
+        self.calls
     }
 
     /// Returns a completion of `owner`, in the order in which the kernel posted them.
@@ -376,9 +392,22 @@ impl Uring {
         false
     }
 
+    /// Returns true if there is something to submit, or the kernel has work for this ring that runs
+    /// only in a system call: completions to make, or to make room for.
+    fn needs_kernel(&mut self) -> bool {
+        let queue = self.ring.submission();
+        !queue.is_empty() || queue.taskrun() || queue.cq_overflow()
+    }
+
     /// Enters the kernel once, and routes what it says.
     fn turn(&mut self, wanted: u32, timeout: Option<Duration>) -> io::Result<()> {
         self.call(wanted, timeout)?;
+        self.route();
+        Ok(())
+    }
+
+    /// Routes what the kernel has said.
+    fn route(&mut self) {
         let is_taken = self.flight.pending.is_empty() && self.ring.submission().is_empty();
         self.reap();
         // A quiet send is over when its entry is taken, since it does not wait; if it has failed or
@@ -389,7 +418,6 @@ impl Uring {
         if is_taken && has_heard_all {
             self.flight.end_silence();
         }
-        Ok(())
     }
 
     /// Enters the kernel once.
@@ -402,6 +430,7 @@ impl Uring {
         let entries = u32::try_from(self.ring.submission().len()).expect("a queue fits u32");
         // GETEVENTS also without waiting: deferred task work runs only then.
         let flags = (EnterFlags::EXT_ARG | EnterFlags::GETEVENTS).bits();
+        self.calls += 1;
         // SAFETY:
         // - `args` is what EXT_ARG says, and lives across the call with all that it points to.
         // - the entries were pushed by `fill_queue`, which states why their memory is valid.
@@ -497,32 +526,6 @@ fn adopt(result: i32) -> Fd {
 
 fn length(span: Span) -> u32 {
     u32::try_from(span.len).expect("an operation has less than 4 GiB")
-}
-
-fn check_operations(ring: &IoUring) -> Result<(), SetupError> {
-    const NEEDED: [(u8, &str); 14] = [
-        (opcode::Nop::CODE, "IORING_OP_NOP"),
-        (opcode::AcceptMulti::CODE, "IORING_OP_ACCEPT"),
-        (opcode::RecvMulti::CODE, "IORING_OP_RECV"),
-        (opcode::Send::CODE, "IORING_OP_SEND"),
-        (opcode::SendMsg::CODE, "IORING_OP_SENDMSG"),
-        (opcode::Read::CODE, "IORING_OP_READ"),
-        (opcode::Write::CODE, "IORING_OP_WRITE"),
-        (opcode::Fsync::CODE, "IORING_OP_FSYNC"),
-        (opcode::AsyncCancel::CODE, "IORING_OP_ASYNC_CANCEL"),
-        (opcode::PollAdd::CODE, "IORING_OP_POLL_ADD"),
-        (opcode::Timeout::CODE, "IORING_OP_TIMEOUT"),
-        (opcode::Shutdown::CODE, "IORING_OP_SHUTDOWN"),
-        (opcode::Close::CODE, "IORING_OP_CLOSE"),
-        (opcode::MsgRingData::CODE, "IORING_OP_MSG_RING"),
-    ];
-    let mut probe = Probe::new();
-    let probed = ring.submitter().register_probe(&mut probe);
-    probed.map_err(|error| SetupError::of(error, "IORING_REGISTER_PROBE"))?;
-    match NEEDED.iter().find(|(code, _)| !probe.is_supported(*code)) {
-        Some((_, missing)) => Err(SetupError::TooOld { missing }),
-        None => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -328,3 +328,65 @@ fn a_timer_completes_when_its_time_is_over() {
     let done = next(&mut io);
     assert_eq!(done.result.unwrap_err().raw_os_error(), Some(Errno::TIME.raw_os_error()));
 }
+
+/// Without the look at the ring's flags, a worker that polls would make a system call per turn;
+/// without one of them, it would poll for ever past what has arrived.
+#[test]
+fn polling_costs_no_system_call_and_misses_nothing() {
+    const MESSAGES: u64 = 200;
+    for completions in [8, 64] {
+        let (mut frames, landing) = frames();
+        // With few entries, completions run over as well.
+        let mut io = Uring::new(completions / 8).unwrap();
+        let mut group = BufGroup::new(&mut io, &frames, 1).unwrap();
+        group.provide(&mut frames, landing);
+        let (mut client, server) = pair();
+        let server = Fd::from(server);
+        io.receive(token(0), &server, &group);
+        for value in 1..=20 {
+            io.poll(token(value), &server);
+        }
+        io.enter(Some(Duration::ZERO)).unwrap();
+        let before = io.calls();
+        for _ in 0..1000 {
+            io.enter(Some(Duration::ZERO)).unwrap();
+        }
+        assert!(io.calls() <= before + 8, "{} calls while nothing happens", io.calls() - before);
+        let (tell, hear) = std::sync::mpsc::channel();
+        let writer = std::thread::spawn(move || {
+            for _ in 0..MESSAGES {
+                client.write_all(b"eight b.").unwrap();
+                hear.recv().unwrap();
+            }
+            client
+        });
+        let (mut bytes, mut polls, mut told) = (0, 0, 0);
+        let start = std::time::Instant::now();
+        while bytes < MESSAGES * 8 || polls < 20 {
+            assert!(start.elapsed() < Duration::from_secs(20), "{bytes} bytes, {polls} polls");
+            io.enter(Some(Duration::ZERO)).unwrap();
+            while let Some(done) = io.completion(Owner::Port) {
+                let Handed::Landed(landing) = done.handed else {
+                    polls += 1;
+                    continue;
+                };
+                bytes += u64::from(done.result.unwrap());
+                group.land(&mut frames, landing);
+                if !done.more {
+                    io.receive(token(0), &server, &group);
+                }
+            }
+            while told < bytes / 8 {
+                told += 1;
+                tell.send(()).unwrap();
+            }
+        }
+        let client = writer.join().unwrap();
+        let pieces = [Piece::Bytes { at: 0, len: 5 }];
+        io.send_quiet(token(9), &server, &frames, b"quiet".to_vec(), pieces);
+        io.enter(Some(Duration::ZERO)).unwrap();
+        let sent = io.completion(Owner::Port).unwrap();
+        assert_eq!((sent.token, sent.result.unwrap()), (token(9), 5));
+        drop(client);
+    }
+}
