@@ -65,11 +65,14 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod accept;
 mod flows;
+mod gate;
 mod loopback;
 mod ring;
 mod uring;
 
+pub use gate::Gate;
 pub use loopback::{LoopPeer, LoopPort};
 pub use ring::Ring;
 pub use uring::{Limits, UringPort, listen};

@@ -1,14 +1,16 @@
 //! The port of the kernel's TCP.
 //!
-//! One multishot receive per flow, all from one group of landing buffers; one multishot accept per
-//! listener. A receive that ends while its flow wants more is started again; one that ended for
-//! want of a buffer when [`Port::provide`] brings one. What goes wrong on one connection is told on
-//! that connection only.
+//! One multishot receive per flow, all from one group of landing buffers. A receive that ends while
+//! its flow wants more is started again; one that ended for want of a buffer when [`Port::provide`]
+//! brings one. What goes wrong on one connection is told on that connection only.
+//!
+//! Ports of several workers share a [`Gate`]: the one with the listeners accepts for all.
 
 use std::{
     collections::VecDeque,
     io,
     net::{SocketAddr, TcpListener},
+    sync::Arc,
     time::Duration,
 };
 
@@ -20,8 +22,10 @@ use rustix::io::Errno;
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::{
-    FlowId, Part, Port, Ring, Sent, Slot, Transmit, What,
+    FlowId, Gate, Part, Port, Ring, Sent, Slot, Transmit, What,
+    accept::Acceptor,
     flows::{Flows, Receiving},
+    gate::Member,
 };
 
 /// How much a [`UringPort`] holds.
@@ -31,7 +35,8 @@ pub struct Limits {
     pub slots: usize,
     /// Most landing buffers that are with the port at a time; at most [`BufGroup::BUFS_MAX`].
     pub bufs_max: u16,
-    /// Most flows. At the limit, connections wait in the kernel until a flow closes.
+    /// Most flows, of a port without a [`Gate`]. At the limit, connections wait in the kernel until
+    /// a flow closes.
     pub flows_max: usize,
     /// How the kernel uses up landing buffers; `None`: the best way it knows.
     pub mode: Option<Mode>,
@@ -54,32 +59,15 @@ pub struct UringPort {
     ring: Ring,
     group: BufGroup,
     flows: Flows,
-    flows_max: usize,
     /// Flows that wait for a buffer.
     starved: Vec<FlowId>,
     sent: VecDeque<Sent>,
-    listeners: Vec<Listener>,
-    /// Accepted above the limit, before the accept could be cancelled.
-    waiting: VecDeque<Fd>,
-    accepting: Accepting,
-}
-
-#[derive(Debug)]
-struct Listener {
-    /// `None` once the port has stopped accepting: then connections are refused.
-    socket: Option<Fd>,
-    accept: Option<Op>,
-    is_cancelled: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Accepting {
-    On,
-    /// The system cannot take another connection now, for want of descriptors mostly: until a flow
-    /// closes or some time is over, so that a turn does not follow the other without end.
-    Resting,
-    /// For good.
-    Stopped,
+    member: Member,
+    acceptor: Acceptor,
+    /// A flow that ends at any port is a place for a connection.
+    is_waiting: bool,
+    /// The next turn comes by itself.
+    is_nudged: bool,
 }
 
 /// What an operation of the port is, in its token beside an index.
@@ -90,6 +78,7 @@ enum Kind {
     Send = 2,
     Shut = 3,
     Rest = 4,
+    Nudge = 5,
 }
 
 /// Connections that wait for an accept.
@@ -117,7 +106,8 @@ impl UringPort {
     /// Returns a port that accepts from `listeners` and lands in `frames`.
     ///
     /// # Errors
-    /// If the kernel refuses the group of landing buffers, or an option of a listener.
+    /// If the kernel refuses the group of landing buffers, an option of a listener, or one more
+    /// descriptor.
     ///
     /// # Panics
     /// If `limits` are not what their documentation says.
@@ -127,28 +117,51 @@ impl UringPort {
         listeners: impl IntoIterator<Item = TcpListener>,
         limits: Limits,
     ) -> io::Result<Self> {
+        let gate = Arc::new(Gate::new(limits.flows_max));
+        Self::with_gate(io, frames, listeners, limits, &gate)
+    }
+
+    /// As [`new`](Self::new), for one of several ports, each with a ring and a thread of its own.
+    /// One of them has all listeners. It gives each connection to the port with the fewest flows,
+    /// itself included, and wakes its ring.
+    ///
+    /// The gate has the limit of flows, over all ports. Beyond it the port may accept one
+    /// connection on each listener but the first, which waits for its place.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    ///
+    /// # Panics
+    /// As [`new`](Self::new).
+    pub fn with_gate(
+        io: &mut Uring,
+        frames: &Frames,
+        listeners: impl IntoIterator<Item = TcpListener>,
+        limits: Limits,
+        gate: &Arc<Gate>,
+    ) -> io::Result<Self> {
         let group = match limits.mode {
             Some(mode) => BufGroup::with_mode(io, frames, limits.bufs_max, mode),
             None => BufGroup::new(io, frames, limits.bufs_max),
         }?;
+        let listeners = listeners.into_iter().map(|listener| {
+            // Accepted sockets inherit it. Replies leave as they are: they are whole.
+            SockRef::from(&listener).set_tcp_nodelay(true)?;
+            Ok(Fd::from(listener))
+        });
+        let acceptor = Acceptor::new(listeners.collect::<io::Result<_>>()?);
         let mut port = Self {
             ring: Ring::new(limits.slots),
             group,
             flows: Flows::default(),
-            flows_max: limits.flows_max,
             starved: Vec::new(),
             sent: VecDeque::new(),
-            listeners: Vec::new(),
-            waiting: VecDeque::new(),
-            accepting: Accepting::On,
+            member: Member::join(gate, io.waker()?),
+            acceptor,
+            is_waiting: false,
+            is_nudged: false,
         };
-        for listener in listeners {
-            // Accepted sockets inherit it. Replies leave as they are: they are whole.
-            SockRef::from(&listener).set_tcp_nodelay(true)?;
-            let socket = Some(Fd::from(listener));
-            port.listeners.push(Listener { socket, accept: None, is_cancelled: false });
-        }
-        port.accept_or_not(io);
+        port.accept(io);
         Ok(port)
     }
 
@@ -173,60 +186,82 @@ impl UringPort {
             Some(Kind::Accept) => self.accepted(io, index, completion),
             Some(Kind::Receive) => self.received(io, frames, index, completion),
             Some(Kind::Send) => self.transmitted(io, index, completion),
-            Some(Kind::Rest) if self.accepting == Accepting::Resting => {
-                self.accepting = Accepting::On;
-                self.accept_or_not(io);
+            Some(Kind::Rest) if self.acceptor.is_resting() => {
+                self.acceptor.end_rest();
+                self.accept(io);
             }
+            Some(Kind::Nudge) => self.is_nudged = false,
             _ => {}
         }
     }
 
     fn accepted(&mut self, io: &mut Uring, index: u32, completion: Completion) {
-        if !completion.more {
-            let listener = &mut self.listeners[index as usize];
-            (listener.accept, listener.is_cancelled) = (None, false);
-        }
-        if let Handed::Accepted(socket) = completion.handed
-            && self.accepting != Accepting::Stopped
-        {
-            self.waiting.push_back(socket);
-            self.open_waiting(io);
-        }
-        let goes_on = completion.result.map_or_else(|error| is_passing(&error), |_fd| true);
-        if !goes_on && self.accepting == Accepting::On {
-            self.accepting = Accepting::Resting;
+        if self.acceptor.accepted(index, completion) {
             io.timer(Kind::Rest.token(0), REST);
+            self.wait();
         }
-        self.accept_or_not(io);
+        self.accept(io);
     }
 
-    /// Opens flows for connections that were accepted, up to the limit.
-    fn open_waiting(&mut self, io: &mut Uring) {
-        while self.flows.len() < self.flows_max && self.ring.room() > 0 {
-            let Some(socket) = self.waiting.pop_front() else {
+    /// Gives connections that were accepted to their ports, and accepts as many more as there are
+    /// places.
+    fn accept(&mut self, io: &mut Uring) {
+        self.admit(io);
+        let is_short = self.member.room() == 0 || !self.acceptor.waiting.is_empty();
+        if self.acceptor.is_on() && is_short {
+            self.wait();
+            // A flow may have ended before that.
+            self.admit(io);
+        }
+        let room = self.member.room();
+        self.acceptor
+            .arm(io, room, |io, index, listener| io.accept(Kind::Accept.token(index), listener));
+    }
+
+    fn admit(&mut self, io: &mut Uring) {
+        while let Some(socket) = self.acceptor.waiting.pop_front() {
+            if let Err(socket) = self.member.admit(io, socket) {
+                self.acceptor.waiting.push_front(socket);
+                break;
+            }
+        }
+        self.open_arrived(io);
+    }
+
+    fn wait(&mut self) {
+        self.is_waiting = true;
+        self.member.wait();
+    }
+
+    /// Accepts again, if a flow has ended since [`wait`](Self::wait).
+    fn look_for_place(&mut self, io: &mut Uring) {
+        if self.is_waiting && !self.member.is_waiting() {
+            self.is_waiting = false;
+            self.acceptor.end_rest();
+            self.accept(io);
+        }
+    }
+
+    /// Opens flows for connections that were given to this port.
+    fn open_arrived(&mut self, io: &mut Uring) {
+        while self.ring.room() > 0 {
+            let Some(socket) = self.member.take() else {
                 return;
             };
             let flow = self.flows.open(socket);
             self.ring.push(Slot { flow, what: What::Open });
             self.receive_on(io, flow.index);
         }
+        if self.member.has_mail() {
+            // The next turn finds room, and must come.
+            self.nudge(io);
+        }
     }
 
-    /// Starts or cancels accepts, as the state of the port wants it.
-    fn accept_or_not(&mut self, io: &mut Uring) {
-        let has_room = self.flows.len() + self.waiting.len() < self.flows_max;
-        let wants = has_room && self.accepting == Accepting::On;
-        for (index, listener) in (0..).zip(&mut self.listeners) {
-            match (listener.accept, &listener.socket) {
-                (None, Some(socket)) if wants => {
-                    listener.accept = Some(io.accept(Kind::Accept.token(index), socket));
-                }
-                (Some(accept), _) if !wants && !listener.is_cancelled => {
-                    listener.is_cancelled = true;
-                    io.cancel(accept);
-                }
-                _ => {}
-            }
+    /// Makes the next enter return.
+    fn nudge(&mut self, io: &mut Uring) {
+        if !std::mem::replace(&mut self.is_nudged, true) {
+            io.timer(Kind::Nudge.token(0), Duration::ZERO);
         }
     }
 
@@ -324,22 +359,17 @@ impl UringPort {
     fn forget_gone(&mut self, io: &mut Uring, index: u32) {
         if let Some(socket) = self.flows.take_gone(index) {
             io.close(socket);
-            if self.accepting == Accepting::Resting {
-                self.accepting = Accepting::On;
-            }
-            self.open_waiting(io);
-            self.accept_or_not(io);
-            if !self.waiting.is_empty() && self.flows.len() < self.flows_max {
-                // The ring had no room. The next turn opens it, and must come.
-                io.timer(Kind::Rest.token(0), Duration::ZERO);
-            }
+            // Behind the close, so that who is woken finds the descriptor free.
+            self.member.end(io);
+            self.look_for_place(io);
         }
     }
 }
 
 impl Port<Uring> for UringPort {
     fn receive(&mut self, io: &mut Uring, frames: &mut Frames) {
-        self.open_waiting(io);
+        self.look_for_place(io);
+        self.open_arrived(io);
         // A completion makes at most one slot.
         while self.ring.room() > 0 {
             let Some(completion) = io.completion(Owner::Port) else {
@@ -395,7 +425,7 @@ impl Port<Uring> for UringPort {
                 io.shutdown(Kind::Shut.token(id.index), &flow.socket);
             } else {
                 // Now somebody waits for its end.
-                io.timer(Kind::Rest.token(0), Duration::ZERO);
+                self.nudge(io);
             }
         }
     }
@@ -418,12 +448,8 @@ impl Port<Uring> for UringPort {
     }
 
     fn stop_accepting(&mut self, io: &mut Uring) {
-        self.accepting = Accepting::Stopped;
-        self.waiting.clear();
-        self.accept_or_not(io);
-        for listener in &mut self.listeners {
-            listener.socket = None;
-        }
+        self.acceptor.stop(io);
+        self.member.close();
     }
 
     fn drained(&mut self) -> Option<BufId> {
@@ -441,29 +467,14 @@ impl Port<Uring> for UringPort {
     }
 }
 
-/// Returns true if an accept failed for one connection only, or was cancelled.
-fn is_passing(error: &io::Error) -> bool {
-    matches!(
-        Errno::from_io_error(error),
-        Some(
-            Errno::CANCELED
-                | Errno::CONNABORTED
-                | Errno::CONNRESET
-                | Errno::PROTO
-                | Errno::PERM
-                | Errno::INTR
-                | Errno::AGAIN
-        )
-    )
-}
-
 impl Kind {
     fn token(self, index: u32) -> Token {
         Token { owner: Owner::Port, value: u64::from(index) << 8 | self as u64 }
     }
 
     fn and_index(token: Token) -> (Option<Self>, u32) {
-        const KINDS: [Kind; 5] = [Kind::Accept, Kind::Receive, Kind::Send, Kind::Shut, Kind::Rest];
+        use Kind::{Accept, Nudge, Receive, Rest, Send, Shut};
+        const KINDS: [Kind; 6] = [Accept, Receive, Send, Shut, Rest, Nudge];
         let kind = KINDS.into_iter().find(|kind| *kind as u64 == token.value & 0xff);
         (kind, u32::try_from(token.value >> 8).expect("tokens are made of u32"))
     }
@@ -509,45 +520,46 @@ mod tests {
     fn at_the_limit_nothing_more_is_accepted() {
         let (mut port, mut io, mut frames, address) = port(1);
         let _client = TcpStream::connect(address).unwrap();
-        while port.flows() == 0 || port.listeners[0].accept.is_some() {
+        while port.flows() == 0 {
             io.enter(None).unwrap();
             port.receive(&mut io, &mut frames);
         }
         let _waits = TcpStream::connect(address).unwrap();
         io.enter(Some(Duration::from_millis(10))).unwrap();
         port.receive(&mut io, &mut frames);
-        assert_eq!((port.flows(), port.waiting.len()), (1, 0));
+        assert_eq!((port.flows(), port.acceptor.waiting.len()), (1, 0));
     }
 
-    /// Without the wake-up, a connection that waits for a place would wait on after the place is
-    /// there, until something else happens.
+    /// Without the wake-up, a connection that another port has given to this one would wait on when
+    /// there is room for its slot, until something else happens.
     #[test]
-    fn a_place_that_comes_free_while_the_ring_is_full_is_taken_at_the_next_turn() {
-        let (mut port, mut io, mut frames, address) = port(1);
-        port.ring = Ring::new(1);
-        let [first, _second] = [(); 2].map(|()| TcpStream::connect(address).unwrap());
-        while port.waiting.is_empty() || port.listeners[0].accept.is_some() {
-            io.enter(None).unwrap();
+    fn a_connection_that_finds_the_ring_full_is_taken_at_the_next_turn() {
+        const LONG: Duration = Duration::from_secs(10);
+        let (_, mut io, mut frames, _) = port(1);
+        let gate = Arc::new(Gate::new(2));
+        let limits = Limits { slots: 1, bufs_max: 1, ..Limits::default() };
+        let mut port = UringPort::with_gate(&mut io, &frames, [], limits, &gate).unwrap();
+        let mut other = Uring::new(2).unwrap();
+        let giver = Member::join(&gate, other.waker().unwrap());
+        giver.close();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let clients = [(); 3].map(|()| TcpStream::connect(address).unwrap());
+        let sockets = [(); 3].map(|()| Fd::from(listener.accept().unwrap().0));
+        assert_eq!(
+            sockets.map(|socket| giver.admit(&mut other, socket).is_ok()),
+            [true, true, false]
+        );
+        other.enter(Some(Duration::ZERO)).unwrap();
+        for _ in 0..2 {
+            let start = std::time::Instant::now();
+            io.enter(Some(LONG)).unwrap();
+            assert!(start.elapsed() < LONG, "the turn comes by itself");
             port.receive(&mut io, &mut frames);
-            port.ring.advance();
+            assert_eq!(port.ring.advance().unwrap().what, What::Open);
             port.ring.release();
         }
-        first.shutdown(std::net::Shutdown::Write).unwrap();
-        let flow = loop {
-            io.enter(None).unwrap();
-            port.receive(&mut io, &mut frames);
-            if let Some(slot) = port.ring.advance() {
-                break slot.flow;
-            }
-        };
-        assert_eq!((port.waiting.len(), port.ring.room()), (1, 0));
-        port.close(&mut io, flow);
-        port.ring.release();
-        io.enter(Some(Duration::from_secs(10))).unwrap();
-        assert!(io.completion(Owner::Port).is_some(), "the turn came by itself");
-        port.receive(&mut io, &mut frames);
-        let slot = port.ring.advance().unwrap();
-        assert_eq!((slot.what, port.waiting.len()), (What::Open, 0));
-        assert_ne!(slot.flow, flow);
+        assert!(!port.member.has_mail());
+        drop(clients);
     }
 }

@@ -8,7 +8,7 @@ use crate::SetupError;
 pub(crate) fn check_operations(ring: &IoUring) -> Result<(), SetupError> {
     const NEEDED: [(u8, &str); 14] = [
         (opcode::Nop::CODE, "IORING_OP_NOP"),
-        (opcode::AcceptMulti::CODE, "IORING_OP_ACCEPT"),
+        (opcode::Accept::CODE, "IORING_OP_ACCEPT"),
         (opcode::RecvMulti::CODE, "IORING_OP_RECV"),
         (opcode::Send::CODE, "IORING_OP_SEND"),
         (opcode::SendMsg::CODE, "IORING_OP_SENDMSG"),

@@ -3,7 +3,7 @@
 use std::{
     fmt, io,
     os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
-    ptr::NonNull,
+    ptr::{self, NonNull},
     rc::Rc,
     sync::{
         Arc,
@@ -110,11 +110,12 @@ impl Uring {
         self.ring.submitter().register_files(&[fd.as_fd().as_raw_fd()])
     }
 
-    /// Accepts connections until it is cancelled or fails: completes with
-    /// [`Handed::Accepted`](crate::Handed::Accepted) for each.
+    /// Accepts one connection: completes with [`Handed::Accepted`](crate::Handed::Accepted).
     pub fn accept(&mut self, token: Token, listener: &Fd) -> Op {
         let flags = SocketFlags::CLOEXEC.bits().cast_signed();
-        let entry = opcode::AcceptMulti::new(listener.target()).flags(flags).build();
+        let entry = opcode::Accept::new(listener.target(), ptr::null_mut(), ptr::null_mut())
+            .flags(flags)
+            .build();
         self.start(token, listener, entry, Kind::Accept)
     }
 

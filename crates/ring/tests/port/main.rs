@@ -9,3 +9,4 @@
 mod every;
 mod kernel;
 mod rig;
+mod several;

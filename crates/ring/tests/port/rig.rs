@@ -4,11 +4,12 @@ use std::{
     collections::BTreeMap,
     io::{ErrorKind, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use impasto_region::{BufId, Extent, Frames, layout::Geometry};
-use impasto_ring::{FlowId, Limits, LoopPeer, LoopPort, Port, Sent, UringPort, What, listen};
+use impasto_ring::{FlowId, Gate, Limits, LoopPeer, LoopPort, Port, Sent, UringPort, What, listen};
 use impasto_uring::{Mode, Uring};
 use socket2::SockRef;
 
@@ -143,6 +144,11 @@ impl<P: Port<I>, I: Wait> Rig<P, I> {
     /// One turn: waits, looks at every slot, gives everything back.
     pub(crate) fn turn(&mut self) {
         self.io.wait();
+        self.look();
+    }
+
+    /// The rest of a turn, behind the wait.
+    pub(crate) fn look(&mut self) {
         self.port.receive(&mut self.io, &mut self.frames);
         while let Some(slot) = self.port.ring().advance() {
             if slot.what == What::Open {
@@ -206,10 +212,20 @@ pub(crate) fn of_kernel(
     limits: Limits,
     listeners: impl IntoIterator<Item = TcpListener>,
 ) -> Rig<UringPort, Uring> {
+    at_gate(entries, limits, listeners, &Arc::new(Gate::new(limits.flows_max)))
+}
+
+/// As [`of_kernel`], at a gate.
+pub(crate) fn at_gate(
+    entries: u32,
+    limits: Limits,
+    listeners: impl IntoIterator<Item = TcpListener>,
+    gate: &Arc<Gate>,
+) -> Rig<UringPort, Uring> {
     let bufs = u32::from(limits.bufs_max);
     let frames = Frames::anonymous(geometry(), bufs).unwrap();
     let mut io = Uring::new(entries).unwrap();
-    let port = UringPort::new(&mut io, &frames, listeners, limits).unwrap();
+    let port = UringPort::with_gate(&mut io, &frames, listeners, limits, gate).unwrap();
     Rig::with(port, io, frames, geometry().bufs_end(), bufs)
 }
 

@@ -1,0 +1,170 @@
+//! Several ports at one gate.
+
+use std::{
+    io::{Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use impasto_ring::{FlowId, Gate, Part, Port, Transmit, UringPort, listen};
+use impasto_uring::{Uring, Waker};
+
+use crate::rig::{Rig, at_gate, limits};
+
+type Kernel = Rig<UringPort, Uring>;
+
+/// So long nothing here takes; what does not come fails instead of hanging.
+const LONG: Duration = Duration::from_secs(10);
+
+/// Two ports, the first with the listener.
+fn two(flows_max: usize) -> ([Kernel; 2], SocketAddr, Arc<Gate>) {
+    let gate = Arc::new(Gate::new(flows_max));
+    let listener = listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut rigs =
+        [Some(listener), None].map(|listener| at_gate(64, limits(64, 2), listener, &gate));
+    rigs.iter_mut().for_each(Rig::provide);
+    (rigs, address, gate)
+}
+
+fn until(rigs: &mut [Kernel; 2], mut is_done: impl FnMut(&[Kernel; 2]) -> bool) {
+    let start = Instant::now();
+    while !is_done(rigs) {
+        assert!(start.elapsed() < LONG, "nothing more happens");
+        rigs.iter_mut().for_each(Rig::turn);
+    }
+}
+
+fn opened(rigs: &[Kernel; 2]) -> [usize; 2] {
+    [0, 1].map(|at| rigs[at].opened.len())
+}
+
+/// Sends back what comes, until it is told to stop and woken. Returns the number of flows that it
+/// had.
+fn echo(mut rig: Kernel, stop: &AtomicBool) -> usize {
+    let mut echoed = std::collections::BTreeMap::<FlowId, usize>::new();
+    while !stop.load(Ordering::Acquire) {
+        let start = Instant::now();
+        rig.io.enter(Some(LONG)).unwrap();
+        assert!(start.elapsed() < LONG, "nobody woke us");
+        rig.look();
+        rig.sent.clear();
+        for (flow, seen) in &rig.seen {
+            let done = echoed.entry(*flow).or_default();
+            if *done < seen.bytes.len() {
+                let bytes = seen.bytes[*done..].to_vec();
+                let parts = vec![Part::Bytes { at: 0, len: bytes.len() as u32 }];
+                *done = seen.bytes.len();
+                let transmit = Transmit { bytes, parts };
+                rig.port.transmit_quiet(&mut rig.io, &rig.frames, *flow, transmit);
+            }
+        }
+    }
+    rig.opened.len()
+}
+
+/// Without the wake-up a connection would wait at a port that sleeps; without the counts one worker
+/// could get most of a few connections. Every worker here waits without end.
+#[test]
+fn connections_are_spread_evenly_over_sleeping_workers() {
+    const WORKERS: usize = 3;
+    const EACH: usize = 10;
+    let gate = Arc::new(Gate::new(1000));
+    let stop = Arc::new(AtomicBool::new(false));
+    let listener = listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut listener = Some(listener);
+    let (ready, wakers) = mpsc::channel::<Waker>();
+    let mut workers = Vec::new();
+    for at in (0..WORKERS).rev() {
+        // The last to join has the listener: the others are there.
+        let listener = listener.take_if(|_| at == 0);
+        let (gate, stop, ready) = (Arc::clone(&gate), Arc::clone(&stop), ready.clone());
+        workers.push(thread::spawn(move || {
+            let mut rig = at_gate(64, limits(64, 2), listener, &gate);
+            rig.provide();
+            ready.send(rig.io.waker().unwrap()).unwrap();
+            echo(rig, &stop)
+        }));
+    }
+    let wakers: Vec<_> = wakers.iter().take(WORKERS).collect();
+    let mut conns: Vec<_> =
+        (0..WORKERS * EACH).map(|_| TcpStream::connect(address).unwrap()).collect();
+    for round in 0..20_u8 {
+        for conn in &mut conns {
+            conn.write_all(&[round; 100]).unwrap();
+        }
+        for conn in &mut conns {
+            let mut reply = [0; 100];
+            conn.read_exact(&mut reply).unwrap();
+            assert_eq!(reply, [round; 100]);
+        }
+    }
+    stop.store(true, Ordering::Release);
+    let mut io = Uring::new(8).unwrap();
+    wakers.iter().for_each(|waker| io.wake(waker));
+    io.enter(Some(Duration::ZERO)).unwrap();
+    for worker in workers {
+        assert_eq!(worker.join().unwrap(), EACH);
+    }
+    assert_eq!(gate.flows(), 0, "ports that are gone have no flows");
+}
+
+/// Without one count over all ports the limit would be as many times higher; without the wake-up
+/// nobody could connect again once another port has closed a flow.
+#[test]
+fn the_limit_is_one_over_all_ports_and_a_flow_that_ends_anywhere_is_a_place() {
+    let (mut rigs, address, gate) = two(4);
+    let _conns: Vec<_> = (0..8).map(|_| TcpStream::connect(address).unwrap()).collect();
+    until(&mut rigs, |rigs| opened(rigs) == [2, 2]);
+    for closed in 0..4 {
+        for _ in 0..3 {
+            rigs.iter_mut().for_each(Rig::turn);
+        }
+        assert_eq!(opened(&rigs).iter().sum::<usize>(), 4 + closed);
+        assert_eq!(gate.flows(), 4);
+        let [first, second] = &mut rigs;
+        let flow = second.opened[closed];
+        second.port.close(&mut second.io, flow);
+        while second.port.flows() == 2 {
+            second.turn();
+        }
+        second.io.enter(Some(Duration::ZERO)).unwrap();
+        let start = Instant::now();
+        first.io.enter(Some(LONG)).unwrap();
+        assert!(start.elapsed() < LONG, "nobody woke the port that accepts");
+        first.look();
+        until(&mut rigs, |rigs| opened(rigs) == [2, 3 + closed]);
+    }
+}
+
+/// Without the end of the inbox, a connection on its way to a port that stops would hang, and its
+/// place would be lost.
+#[test]
+fn a_connection_on_its_way_to_a_port_that_stops_is_closed() {
+    let (mut rigs, address, gate) = two(100);
+    let mut conns: Vec<_> = (0..4).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let [first, second] = &mut rigs;
+    first.until(|first| first.opened.len() == 2 && gate.flows() == 4);
+    assert!(second.opened.is_empty());
+    second.port.stop_accepting(&mut second.io);
+    assert_eq!(gate.flows(), 2);
+    let closed = conns.iter_mut().filter(|conn| {
+        conn.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+        (&**conn).read(&mut [0]).is_ok_and(|count| count == 0)
+    });
+    assert_eq!(closed.count(), 2);
+    // Those that come now go to who still takes them.
+    let _more = [(); 2].map(|()| TcpStream::connect(address).unwrap());
+    first.until(|first| first.opened.len() == 4);
+    first.port.stop_accepting(&mut first.io);
+    assert_eq!(gate.flows(), 4);
+    drop(rigs);
+    assert_eq!(gate.flows(), 0);
+}
