@@ -68,14 +68,16 @@
 mod accept;
 mod flows;
 mod gate;
+mod listen;
 mod loopback;
 mod ring;
 mod uring;
 
 pub use gate::Gate;
+pub use listen::listen;
 pub use loopback::{LoopPeer, LoopPort};
 pub use ring::Ring;
-pub use uring::{Limits, UringPort, listen};
+pub use uring::{Limits, UringPort};
 
 use std::io;
 

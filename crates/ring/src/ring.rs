@@ -11,20 +11,15 @@ use crate::{FlowId, Slot, What};
 /// Positions only grow; they are places of a bounded table modulo its length.
 #[derive(Debug)]
 pub struct Ring {
-    places: Box<[Place]>,
+    places: Box<[Slot]>,
     head: u64,
     cur: u64,
     tail: u64,
+    /// By index of flows: the first generation that is not hidden.
+    hidden: Vec<u32>,
     /// By buffer.
     holds: Vec<Hold>,
     drained: VecDeque<BufId>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    slot: Slot,
-    /// False once the slot's flow was closed; it still holds its buffer.
-    is_live: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -34,10 +29,7 @@ struct Hold {
     is_full: bool,
 }
 
-const VACANT: Place = Place {
-    slot: Slot { flow: FlowId { index: 0, generation: 0 }, what: What::Open },
-    is_live: false,
-};
+const VACANT: Slot = Slot { flow: FlowId { index: 0, generation: 0 }, what: What::Open };
 
 impl Ring {
     /// Returns an empty ring.
@@ -51,6 +43,7 @@ impl Ring {
             head: 0,
             cur: 0,
             tail: 0,
+            hidden: Vec::new(),
             holds: Vec::new(),
             drained: VecDeque::with_capacity(slots),
         }
@@ -73,16 +66,16 @@ impl Ring {
 
     /// Returns the slot at `at`, if that is at or behind `head` and before `tail`.
     pub fn slot(&self, at: u64) -> Option<&Slot> {
-        (self.head..self.tail).contains(&at).then(|| &self.places[self.place(at)].slot)
+        (self.head..self.tail).contains(&at).then(|| &self.places[self.place(at)])
     }
 
     /// Returns the slot at `cur` and moves `cur` behind it. Slots of flows closed meanwhile are
     /// passed over.
     pub fn advance(&mut self) -> Option<Slot> {
         while self.cur < self.tail {
-            let Place { slot, is_live } = self.places[self.place(self.cur)];
+            let slot = self.places[self.place(self.cur)];
             self.cur += 1;
-            if is_live {
+            if !self.is_hidden(slot.flow) {
                 return Some(slot);
             }
         }
@@ -92,7 +85,7 @@ impl Ring {
     /// Gives back what was looked at: moves `head` to `cur`.
     pub fn release(&mut self) {
         while self.head < self.cur {
-            let slot = self.places[self.place(self.head)].slot;
+            let slot = self.places[self.place(self.head)];
             self.head += 1;
             if let What::Data(extent) = slot.what {
                 self.unhold(extent.buf);
@@ -138,7 +131,7 @@ impl Ring {
             self.hold(extent.buf);
         }
         let place = self.place(self.tail);
-        self.places[place] = Place { slot, is_live: true };
+        self.places[place] = slot;
         self.tail += 1;
     }
 
@@ -155,14 +148,22 @@ impl Ring {
         self.drained.pop_front()
     }
 
-    /// For ports: hides the slots of `flow` that were not looked at.
+    /// For ports: hides the slots of `flow` that were not looked at, and those of earlier flows
+    /// with its index. They still hold their buffers. Takes the same time however many there are.
     pub fn hide(&mut self, flow: FlowId) {
-        for at in self.cur..self.tail {
-            let place = self.place(at);
-            if self.places[place].slot.flow == flow {
-                self.places[place].is_live = false;
-            }
+        let index = flow.index as usize;
+        if index >= self.hidden.len() {
+            self.hidden.resize(index + 1, 0);
         }
+        if !self.is_hidden(flow) {
+            self.hidden[index] = flow.generation.wrapping_add(1);
+        }
+    }
+
+    fn is_hidden(&self, flow: FlowId) -> bool {
+        // Generations of one index follow each other, and wrap.
+        let is_before = |first: &u32| flow.generation.wrapping_sub(*first) > u32::MAX / 2;
+        self.hidden.get(flow.index as usize).is_some_and(is_before)
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "modulo a length that is a usize")]
@@ -253,6 +254,25 @@ mod tests {
         assert_eq!((ring.advance(), ring.advance()), (Some(other), None));
         ring.release();
         assert_eq!(ring.drained(), Some(BufId(5)));
+    }
+
+    /// Without the order of generations, a flow would be deaf because another had its index before.
+    #[test]
+    fn the_next_flow_of_a_hidden_ones_index_is_seen_also_when_generations_wrap() {
+        let mut ring = Ring::new(4);
+        let mut generation = u32::MAX / 2 - 1;
+        for step in [1, 1, 1, u32::MAX / 2 - 1, 1, 1, 1] {
+            let flow = FlowId { index: 3, generation };
+            let next = FlowId { generation: generation.wrapping_add(1), ..flow };
+            ring.push(Slot { flow, what: What::Open });
+            ring.push(Slot { flow: next, what: What::Open });
+            ring.hide(flow);
+            ring.hide(flow);
+            assert_eq!(ring.advance().map(|slot| slot.flow), Some(next), "{generation}");
+            assert_eq!(ring.advance(), None);
+            ring.release();
+            generation = generation.wrapping_add(step);
+        }
     }
 
     #[test]

@@ -6,26 +6,20 @@
 //!
 //! Ports of several workers share a [`Gate`]: the one with the listeners accepts for all.
 
-use std::{
-    collections::VecDeque,
-    io,
-    net::{SocketAddr, TcpListener},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, io, net::TcpListener, sync::Arc, time::Duration};
 
 use impasto_region::{BufId, Frames};
 use impasto_uring::{
     BufGroup, Completion, Fd, Handed, Landing, Mode, Op, Owner, Piece, Token, Uring,
 };
 use rustix::io::Errno;
-use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::{
     FlowId, Gate, Part, Port, Ring, Sent, Slot, Transmit, What,
     accept::Acceptor,
     flows::{Flows, Receiving},
     gate::Member,
+    listen,
 };
 
 /// How much a [`UringPort`] holds.
@@ -59,8 +53,8 @@ pub struct UringPort {
     ring: Ring,
     group: BufGroup,
     flows: Flows,
-    /// Flows that wait for a buffer.
-    starved: Vec<FlowId>,
+    /// Flows that wait for a buffer, the first for longest.
+    starved: VecDeque<FlowId>,
     sent: VecDeque<Sent>,
     member: Member,
     acceptor: Acceptor,
@@ -81,26 +75,12 @@ enum Kind {
     Nudge = 5,
 }
 
-/// Connections that wait for an accept.
-const BACKLOG: i32 = 4096;
 /// How long accepting rests, unless a flow closes before.
 const REST: Duration = Duration::from_millis(100);
 
-/// Makes a listener. One on an IPv6 address takes no IPv4 connections, so that both can have the
-/// port.
-///
-/// # Errors
-/// What the system says, usually that the address is in use or not this machine's.
-pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
+/// Receives that are started for one buffer. In pieces it serves so many; of an incremental one
+/// each takes what has come.
+const RECEIVES_PER_BUF: usize = 64;
 
 impl UringPort {
     /// Returns a port that accepts from `listeners` and lands in `frames`.
@@ -145,8 +125,7 @@ impl UringPort {
             None => BufGroup::new(io, frames, limits.bufs_max),
         }?;
         let listeners = listeners.into_iter().map(|listener| {
-            // Accepted sockets inherit it. Replies leave as they are: they are whole.
-            SockRef::from(&listener).set_tcp_nodelay(true)?;
+            listen::prepare(&listener)?;
             Ok(Fd::from(listener))
         });
         let acceptor = Acceptor::new(listeners.collect::<io::Result<_>>()?);
@@ -154,7 +133,7 @@ impl UringPort {
             ring: Ring::new(limits.slots),
             group,
             flows: Flows::default(),
-            starved: Vec::new(),
+            starved: VecDeque::new(),
             sent: VecDeque::new(),
             member: Member::join(gate, io.waker()?),
             acceptor,
@@ -272,6 +251,25 @@ impl UringPort {
         }
     }
 
+    /// Starts receives again that found no buffer, as many as `bufs` are likely to serve. All at
+    /// once would find none again, most of them, for each buffer that comes.
+    fn feed(&mut self, io: &mut Uring, bufs: usize) {
+        let mut left = bufs * RECEIVES_PER_BUF;
+        while left > 0
+            && let Some(id) = self.starved.pop_front()
+        {
+            if let Some(flow) = self.flows.open_mut(id) {
+                flow.is_starved = false;
+                left -= usize::from(flow.wants_receive());
+                self.receive_on(io, id.index);
+            }
+        }
+        if bufs > 0 && !self.starved.is_empty() {
+            // Where nothing comes for these, there is a buffer for others.
+            self.nudge(io);
+        }
+    }
+
     fn received(&mut self, io: &mut Uring, frames: &mut Frames, index: u32, done: Completion) {
         if let Handed::Landed(landing) = done.handed {
             self.land(frames, index, landing);
@@ -288,11 +286,8 @@ impl UringPort {
             Err(error) => match Errno::from_io_error(&error) {
                 Some(Errno::CANCELED) => None,
                 Some(Errno::NOBUFS) => {
-                    // Buffers that were full then are retired by now; what is provided came after.
-                    flow.is_starved = self.group.provided() == 0;
-                    if flow.is_starved {
-                        self.starved.push(flow.id);
-                    }
+                    flow.is_starved = true;
+                    self.starved.push_back(flow.id);
                     None
                 }
                 _ => Some(What::Reset),
@@ -373,7 +368,8 @@ impl Port<Uring> for UringPort {
         // A completion makes at most one slot.
         while self.ring.room() > 0 {
             let Some(completion) = io.completion(Owner::Port) else {
-                return;
+                // Buffers that are full are retired by now: these have room.
+                return self.feed(io, self.group.provided());
             };
             self.route(io, frames, completion);
         }
@@ -458,12 +454,7 @@ impl Port<Uring> for UringPort {
 
     fn provide(&mut self, io: &mut Uring, frames: &mut Frames, buf: BufId) {
         self.group.provide(frames, buf);
-        while let Some(id) = self.starved.pop() {
-            if let Some(flow) = self.flows.open_mut(id) {
-                flow.is_starved = false;
-                self.receive_on(io, id.index);
-            }
-        }
+        self.feed(io, 1);
     }
 }
 
@@ -482,21 +473,29 @@ impl Kind {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, TcpStream};
+    use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
     use impasto_region::layout::Geometry;
+    use socket2::SockRef;
 
     use super::*;
 
     fn port(flows_max: usize) -> (UringPort, Uring, Frames, SocketAddr) {
+        let (mut port, mut io, mut frames, address) = bare_port(flows_max);
+        let buf = Geometry::new(16 << 20).unwrap().bufs_end();
+        port.provide(&mut io, &mut frames, buf);
+        (port, io, frames, address)
+    }
+
+    /// Without a buffer to land in.
+    fn bare_port(flows_max: usize) -> (UringPort, Uring, Frames, SocketAddr) {
         let mut io = Uring::new(8).unwrap();
         let geometry = Geometry::new(16 << 20).unwrap();
-        let mut frames = Frames::anonymous(geometry, 1).unwrap();
+        let frames = Frames::anonymous(geometry, 1).unwrap();
         let listener = listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         let address = listener.local_addr().unwrap();
         let limits = Limits { bufs_max: 1, flows_max, ..Limits::default() };
-        let mut port = UringPort::new(&mut io, &frames, [listener], limits).unwrap();
-        port.provide(&mut io, &mut frames, geometry.bufs_end());
+        let port = UringPort::new(&mut io, &frames, [listener], limits).unwrap();
         (port, io, frames, address)
     }
 
@@ -528,6 +527,30 @@ mod tests {
         io.enter(Some(Duration::from_millis(10))).unwrap();
         port.receive(&mut io, &mut frames);
         assert_eq!((port.flows(), port.acceptor.waiting.len()), (1, 0));
+    }
+
+    /// Without the bound, each buffer would cost as many receives as there are flows that wait for
+    /// one; without the next turn, those behind flows to which nothing comes would be deaf.
+    #[test]
+    fn one_buffer_starts_few_receives_and_idle_flows_do_not_keep_it_from_others() {
+        const FLOWS: usize = 3 * RECEIVES_PER_BUF;
+        let (mut port, mut io, mut frames, address) = bare_port(FLOWS);
+        let clients: Vec<_> = (0..FLOWS).map(|_| TcpStream::connect(address).unwrap()).collect();
+        while port.starved.len() < FLOWS || io.in_flight() > 0 {
+            io.enter(Some(Duration::from_secs(10))).unwrap();
+            port.receive(&mut io, &mut frames);
+            while port.ring.advance().is_some() {}
+            port.ring.release();
+        }
+        let buf = Geometry::new(16 << 20).unwrap().bufs_end();
+        port.provide(&mut io, &mut frames, buf);
+        assert_eq!(io.in_flight(), RECEIVES_PER_BUF + 1, "and a nudge");
+        for _ in 0..2 {
+            io.enter(Some(Duration::from_secs(10))).unwrap();
+            port.receive(&mut io, &mut frames);
+        }
+        assert_eq!((io.in_flight(), port.starved.len()), (FLOWS, 0));
+        drop(clients);
     }
 
     /// Without the wake-up, a connection that another port has given to this one would wait on when

@@ -8,5 +8,6 @@
 
 mod every;
 mod kernel;
+mod many;
 mod rig;
 mod several;
