@@ -17,6 +17,8 @@ pub(crate) struct Flow {
     pub(crate) is_starved: bool,
     /// To be shut when its transmit has ended.
     pub(crate) is_shutting: bool,
+    /// A transmit has failed; to be told when no receive is in flight.
+    pub(crate) is_broken: bool,
     /// Closed by its owner; gone when nothing is in flight.
     pub(crate) is_closing: bool,
 }
@@ -30,8 +32,10 @@ pub(crate) enum Receiving {
     Armed(Op),
     /// One is and was cancelled.
     Stopping,
-    /// The stream has ended or broken.
-    Over,
+    /// The peer sends no more.
+    Ended,
+    /// The connection is gone.
+    Broken,
 }
 
 impl Flow {
@@ -83,6 +87,7 @@ impl Flows {
             is_paused: false,
             is_starved: false,
             is_shutting: false,
+            is_broken: false,
             is_closing: false,
         });
         id

@@ -110,7 +110,8 @@ pub enum What {
     Data(Extent),
     /// The peer will send no more; what was sent before has arrived. It may still read.
     End,
-    /// The connection is gone: nothing arrives and nothing can be sent any more.
+    /// The connection is gone: nothing arrives and nothing can be sent any more. The last slot of
+    /// its flow, also behind an end.
     Reset,
 }
 
@@ -144,7 +145,8 @@ pub struct Sent {
     pub flow: FlowId,
     /// The transmit, to be cleared and used again.
     pub transmit: Transmit,
-    /// `Ok`: all of it is in the kernel's hands. `Err`: the connection is broken.
+    /// `Ok`: all of it is in the kernel's hands. `Err`: the connection is broken; unless its owner
+    /// has closed it, [`What::Reset`] comes as well.
     pub result: io::Result<()>,
 }
 

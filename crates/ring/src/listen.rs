@@ -3,12 +3,18 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener},
+    time::Duration,
 };
 
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
 /// Connections that wait for an accept.
 const BACKLOG: i32 = 4096;
+/// When a silent peer is asked whether it is there, how often, and how many times.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(60))
+    .with_interval(Duration::from_secs(10))
+    .with_retries(6);
 
 /// Makes a listener. One on an IPv6 address takes no IPv4 connections, so that both can have the
 /// port.
@@ -27,8 +33,13 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Sets what accepted sockets inherit.
-pub(crate) fn prepare(listener: &TcpListener) -> io::Result<()> {
+pub(crate) fn prepare(listener: &TcpListener, stall_max: Duration) -> io::Result<()> {
     let socket = SockRef::from(listener);
     // Replies leave as they are: they are whole.
-    socket.set_tcp_nodelay(true)
+    socket.set_tcp_nodelay(true)?;
+    // A peer that has vanished, whether it owes us anything or not. With a user timeout, that ends
+    // the probes, not their number.
+    socket.set_tcp_keepalive(&KEEPALIVE)?;
+    // One that does not acknowledge or, since Linux 5.11, does not read (commit 9d9b1ee0b2d1).
+    socket.set_tcp_user_timeout(Some(stall_max))
 }

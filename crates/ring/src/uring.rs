@@ -6,13 +6,12 @@
 //!
 //! Ports of several workers share a [`Gate`]: the one with the listeners accepts for all.
 
+mod receive;
+
 use std::{collections::VecDeque, io, net::TcpListener, sync::Arc, time::Duration};
 
 use impasto_region::{BufId, Frames};
-use impasto_uring::{
-    BufGroup, Completion, Fd, Handed, Landing, Mode, Op, Owner, Piece, Token, Uring,
-};
-use rustix::io::Errno;
+use impasto_uring::{BufGroup, Completion, Fd, Handed, Mode, Op, Owner, Piece, Token, Uring};
 
 use crate::{
     FlowId, Gate, Part, Port, Ring, Sent, Slot, Transmit, What,
@@ -32,13 +31,17 @@ pub struct Limits {
     /// Most flows, of a port without a [`Gate`]. At the limit, connections wait in the kernel until
     /// a flow closes.
     pub flows_max: usize,
+    /// How long a peer may not acknowledge, or not read, what was sent to it, in milliseconds; then
+    /// its connection breaks.
+    pub stall_max: Duration,
     /// How the kernel uses up landing buffers; `None`: the best way it knows.
     pub mode: Option<Mode>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { slots: 4096, bufs_max: 64, flows_max: 16 << 10, mode: None }
+        let stall_max = Duration::from_secs(30);
+        Self { slots: 4096, bufs_max: 64, flows_max: 16 << 10, stall_max, mode: None }
     }
 }
 
@@ -77,10 +80,6 @@ enum Kind {
 
 /// How long accepting rests, unless a flow closes before.
 const REST: Duration = Duration::from_millis(100);
-
-/// Receives that are started for one buffer. In pieces it serves so many; of an incremental one
-/// each takes what has come.
-const RECEIVES_PER_BUF: usize = 64;
 
 impl UringPort {
     /// Returns a port that accepts from `listeners` and lands in `frames`.
@@ -125,7 +124,7 @@ impl UringPort {
             None => BufGroup::new(io, frames, limits.bufs_max),
         }?;
         let listeners = listeners.into_iter().map(|listener| {
-            listen::prepare(&listener)?;
+            listen::prepare(&listener, limits.stall_max)?;
             Ok(Fd::from(listener))
         });
         let acceptor = Acceptor::new(listeners.collect::<io::Result<_>>()?);
@@ -244,76 +243,6 @@ impl UringPort {
         }
     }
 
-    fn receive_on(&mut self, io: &mut Uring, index: u32) {
-        if let Some(flow) = self.flows.at_mut(index).filter(|flow| flow.wants_receive()) {
-            let receive = io.receive(Kind::Receive.token(index), &flow.socket, &self.group);
-            flow.receiving = Receiving::Armed(receive);
-        }
-    }
-
-    /// Starts receives again that found no buffer, as many as `bufs` are likely to serve. All at
-    /// once would find none again, most of them, for each buffer that comes.
-    fn feed(&mut self, io: &mut Uring, bufs: usize) {
-        let mut left = bufs * RECEIVES_PER_BUF;
-        while left > 0
-            && let Some(id) = self.starved.pop_front()
-        {
-            if let Some(flow) = self.flows.open_mut(id) {
-                flow.is_starved = false;
-                left -= usize::from(flow.wants_receive());
-                self.receive_on(io, id.index);
-            }
-        }
-        if bufs > 0 && !self.starved.is_empty() {
-            // Where nothing comes for these, there is a buffer for others.
-            self.nudge(io);
-        }
-    }
-
-    fn received(&mut self, io: &mut Uring, frames: &mut Frames, index: u32, done: Completion) {
-        if let Handed::Landed(landing) = done.handed {
-            self.land(frames, index, landing);
-        }
-        let Some(flow) = self.flows.at_mut(index) else {
-            return;
-        };
-        if !done.more {
-            flow.receiving = Receiving::Idle;
-        }
-        let over = match done.result {
-            Ok(0) => Some(What::End),
-            Ok(_) => None,
-            Err(error) => match Errno::from_io_error(&error) {
-                Some(Errno::CANCELED) => None,
-                Some(Errno::NOBUFS) => {
-                    flow.is_starved = true;
-                    self.starved.push_back(flow.id);
-                    None
-                }
-                _ => Some(What::Reset),
-            },
-        };
-        if let Some(what) = over {
-            flow.receiving = Receiving::Over;
-            if !flow.is_closing {
-                self.ring.push(Slot { flow: flow.id, what });
-            }
-        }
-        self.receive_on(io, index);
-        self.forget_gone(io, index);
-    }
-
-    fn land(&mut self, frames: &mut Frames, index: u32, landing: Landing) {
-        let landed = self.group.land(frames, landing);
-        let flow = self.flows.at_mut(index).filter(|flow| !flow.is_closing);
-        if let (Some(extent), Some(flow)) = (landed.extent, flow) {
-            self.ring.push(Slot { flow: flow.id, what: What::Data(extent) });
-        }
-        if let Some(buf) = landed.full {
-            self.ring.fill(buf);
-        }
-    }
-
     fn transmitted(&mut self, io: &mut Uring, index: u32, completion: Completion) {
         let Some(flow) = self.flows.at_mut(index) else {
             return;
@@ -323,8 +252,19 @@ impl UringPort {
             return;
         };
         let result = completion.result.map(|_all| ());
+        let has_failed = result.is_err();
         self.sent.push_back(Sent { flow: flow.id, transmit: Transmit { bytes, parts }, result });
-        if flow.is_shutting {
+        if has_failed {
+            flow.is_broken = true;
+            match flow.receiving {
+                Receiving::Idle | Receiving::Ended => self.tell_over(index, What::Reset),
+                Receiving::Armed(receive) => {
+                    io.cancel(receive);
+                    flow.receiving = Receiving::Stopping;
+                }
+                Receiving::Stopping | Receiving::Broken => {}
+            }
+        } else if flow.is_shutting {
             io.shutdown(Kind::Shut.token(index), &flow.socket);
         }
         self.forget_gone(io, index);
@@ -478,7 +418,7 @@ mod tests {
     use impasto_region::layout::Geometry;
     use socket2::SockRef;
 
-    use super::*;
+    use super::{receive::RECEIVES_PER_BUF, *};
 
     fn port(flows_max: usize) -> (UringPort, Uring, Frames, SocketAddr) {
         let (mut port, mut io, mut frames, address) = bare_port(flows_max);
@@ -499,9 +439,10 @@ mod tests {
         (port, io, frames, address)
     }
 
-    /// Without it, Nagle's algorithm would hold back every second small reply until the peer's ACK.
+    /// Without these, Nagle's algorithm would hold back every second small reply until the peer's
+    /// ACK, and peers that have vanished or never read would keep their flows.
     #[test]
-    fn accepted_sockets_do_not_delay() {
+    fn accepted_sockets_do_not_delay_and_end_when_the_peer_is_silent() {
         let (mut port, mut io, mut frames, address) = port(1);
         let _client = TcpStream::connect(address).unwrap();
         let flow = loop {
@@ -511,7 +452,12 @@ mod tests {
                 break port.flows.open_mut(slot.flow).unwrap();
             }
         };
-        assert!(SockRef::from(&flow.socket).tcp_nodelay().unwrap());
+        let socket = SockRef::from(&flow.socket);
+        assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(10));
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), 6);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(30)));
     }
 
     /// Without the cancel, connections above the limit would take descriptors, as many as come.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use impasto_region::Frames;
-use impasto_ring::{Limits, Part, Port, Transmit, listen};
+use impasto_ring::{Limits, Part, Port, Transmit, What, listen};
 use impasto_uring::Mode;
 use rustix::process::{Resource, Rlimit};
 use socket2::{Domain, Socket, Type};
@@ -115,6 +115,32 @@ fn closing_ends_a_transmit_that_nobody_reads() {
     assert!(rig.sent[0].result.is_err());
     assert_eq!(rig.sent[0].transmit.bytes.len(), 32 << 20);
     drop(conn);
+}
+
+/// Without the time-out, a peer that stops reading would keep its flow, and the bytes of the reply,
+/// for ever; without the mark of the break, what ends would pass for the peer's orderly end.
+#[test]
+fn a_peer_that_never_reads_is_reset() {
+    for is_paused in [false, true] {
+        let limits = Limits { stall_max: Duration::from_millis(300), ..limits(64, 2) };
+        let (mut rig, peer) = on_ipv4(64, limits);
+        rig.provide();
+        let mut conn = peer.open();
+        peer.push(&mut conn, b"request");
+        rig.until(|rig| rig.seen.values().any(|seen| seen.bytes == b"request"));
+        let flow = rig.opened[0];
+        if is_paused {
+            rig.port.pause(&mut rig.io, flow);
+        }
+        let bytes = vec![7; 32 << 20];
+        let parts = vec![Part::Bytes { at: 0, len: 32 << 20 }];
+        rig.port.transmit(&mut rig.io, &rig.frames, flow, Transmit { bytes, parts });
+        rig.until(|rig| !rig.sent.is_empty());
+        assert!(rig.sent[0].result.is_err(), "{:?}", rig.sent[0].result);
+        rig.until(|rig| rig.seen(flow).is_over == Some(What::Reset));
+        rig.port.close(&mut rig.io, flow);
+        rig.until(|rig| rig.port.flows() == 0);
+    }
 }
 
 /// Without the limit one peer could take all descriptors; without the re-arm nobody could connect
