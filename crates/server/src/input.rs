@@ -11,7 +11,7 @@ use crate::{
     config::{HEAD_BYTES_MAX, INLINE_BYTES_MAX, PIECES_MAX, SKIP_BYTES_MAX, VALUE_BYTES_MAX},
     engine::Engine,
     flow::{Asked, Backlog, Body, Flow, Input, Opening, Parked, Place, SpaceWait},
-    http::{self, Call, Fault, Head, Link, Status, reply},
+    http::{self, Call, Fault, Framing, Head, Link, Status, reply},
     jobs::Job,
     placer::Arrived,
 };
@@ -155,12 +155,12 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
                 Err(fault) => fault,
             },
             Ok(call) => {
-                let (link, skip) = past_body(head.length, head.expects_continue, link);
+                let (link, skip) = past_body(head.framing, head.expects_continue, link);
                 return self.ask(flow, Asked { call, link, bodyless: head.bodyless, skip });
             }
             Err(fault) => fault,
         };
-        let (link, skip) = past_body(head.length, head.expects_continue, link);
+        let (link, skip) = past_body(head.framing, head.expects_continue, link);
         // Without a length, whether a body follows is unknown.
         let link = if fault.status == Status::LengthRequired { Link::Close } else { link };
         self.answer_fault(flow, fault, link, head.bodyless);
@@ -190,7 +190,8 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
             }
             Err(refusal) => {
                 let Opening { link, len, expects_continue, .. } = opening;
-                let (link, skip) = past_body(Some(u64::from(len)), expects_continue, link);
+                let (link, skip) =
+                    past_body(Framing::Length(u64::from(len)), expects_continue, link);
                 self.answer_fault(flow, reply::fault(refusal), link, false);
                 self.go_on(flow, link, skip);
             }
@@ -325,14 +326,21 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
 
 /// Returns the length of the body of an append.
 fn body_len(head: &Head) -> Result<u32, Fault> {
-    let len = u32::try_from(head.length.ok_or(LENGTH)?).map_err(|_| TOO_LONG)?;
+    let Framing::Length(len) = head.framing else {
+        return Err(LENGTH);
+    };
+    let len = u32::try_from(len).map_err(|_| TOO_LONG)?;
     if len > VALUE_BYTES_MAX { Err(TOO_LONG) } else { Ok(len) }
 }
 
 /// Returns what becomes of the connection if the body of a request is not taken, and how much of it
 /// to skip.
-fn past_body(length: Option<u64>, expects_continue: bool, link: Link) -> (Link, u64) {
-    let skip = length.unwrap_or(0);
+fn past_body(framing: Framing, expects_continue: bool, link: Link) -> (Link, u64) {
+    let skip = match framing {
+        Framing::None => 0,
+        Framing::Length(length) => length,
+        Framing::Chunked => u64::MAX,
+    };
     // A peer that asked before it sends may send now or not: where the next request starts is
     // unknown.
     let ends = expects_continue || skip > SKIP_BYTES_MAX;

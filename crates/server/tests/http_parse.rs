@@ -3,7 +3,7 @@
 
 use impasto_server::{
     config::HEAD_BYTES_MAX,
-    http::{Call, Head, Link, LogName, Status, parse},
+    http::{Call, Framing, Head, Link, LogName, Status, parse},
 };
 
 fn log(name: &str) -> LogName {
@@ -74,16 +74,17 @@ fn the_end_is_found_wherever_a_head_is_cut() {
     for cut in 0..text.len() {
         let parsed = parse(&text.as_bytes()[..cut]).unwrap();
         assert_eq!(parsed.is_some(), cut >= end, "cut at {cut}");
-        assert!(parsed.is_none_or(|head| head.bytes == end && head.length == Some(5)));
+        assert!(parsed.is_none_or(|head| head.bytes == end && head.framing == Framing::Length(5)));
     }
 }
 
 #[test]
 fn a_length_is_said_once_and_plainly() {
     let of = |fields: &str| format!("POST /v1/logs/a HTTP/1.1\r\n{fields}\r\n");
-    assert_eq!(head(&of("content-LENGTH:  7 \r\n")).length, Some(7));
-    assert_eq!(head(&of("Content-Length: 7\r\nContent-Length: 7\r\n")).length, Some(7));
-    assert_eq!(head(&of("")).length, None);
+    assert_eq!(head(&of("content-LENGTH:  7 \r\n")).framing, Framing::Length(7));
+    let twice = "Content-Length: 7\r\nContent-Length: 7\r\n";
+    assert_eq!(head(&of(twice)).framing, Framing::Length(7));
+    assert_eq!(head(&of("")).framing, Framing::None);
     for fields in [
         "Content-Length: 7\r\nContent-Length: 8\r\n",
         "Content-Length: 7, 7\r\n",
@@ -91,12 +92,44 @@ fn a_length_is_said_once_and_plainly() {
         "Content-Length: 0x7\r\n",
         "Content-Length:\r\n",
         "Content-Length: 99999999999999999999\r\n",
-        "Content-Length: 7\r\nTransfer-Encoding: chunked\r\n",
         "Content-Length : 7\r\n",
     ] {
         assert_eq!(refusal(&of(fields)), Status::BadRequest, "{fields}");
     }
-    assert_eq!(refusal(&of("Transfer-Encoding: chunked\r\n")), Status::LengthRequired);
+}
+
+/// RFC 9112, 6.1 and 6.3: a proxy in front that finds another end of the body than we do lets one
+/// request be smuggled inside another.
+#[test]
+fn chunked_stands_alone() {
+    let of = |fields: &str| format!("POST /v1/logs/a HTTP/1.1\r\n{fields}\r\n");
+    for field in ["Transfer-Encoding: chunked\r\n", "transfer-ENCODING: \tChunked \r\n"] {
+        assert_eq!(head(&of(field)).framing, Framing::Chunked, "{field}");
+    }
+    for fields in [
+        "Content-Length: 7\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: chunked\r\nContent-Length: 7\r\n",
+        "Transfer-Encoding: chunked\r\nContent-Length: 0\r\n",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: chunked, chunked\r\n",
+        "Transfer-Encoding: chunked, gzip\r\n",
+        "Transfer-Encoding: chunked,\r\n",
+        "Transfer-Encoding: ,chunked\r\n",
+        "Transfer-Encoding: chunked;q=1\r\n",
+        "Transfer-Encoding: \"chunked\"\r\n",
+        "Transfer-Encoding: xchunked\r\n",
+        "Transfer-Encoding: identity\r\n",
+        "Transfer-Encoding:\r\n",
+        "Transfer-Encoding : chunked\r\n",
+        "Transfer-Encoding: \x0bchunked\r\n",
+        "Transfer-Encoding:\r\n chunked\r\n",
+    ] {
+        assert_eq!(refusal(&of(fields)), Status::BadRequest, "{fields}");
+    }
+    assert_eq!(refusal(&of("Transfer-Encoding: gzip, chunked\r\n")), Status::NotImplemented);
+    let old = "POST /v1/logs/a HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n";
+    assert_eq!(refusal(old), Status::BadRequest);
 }
 
 #[test]

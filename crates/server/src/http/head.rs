@@ -15,8 +15,8 @@ use crate::config::{HEAD_BYTES_MAX, HEADERS_MAX};
 pub struct Head {
     /// What is asked for, or why that cannot be.
     pub call: Result<Call, Fault>,
-    /// `Content-Length`, if there is one.
-    pub length: Option<u64>,
+    /// How the end of the body is found.
+    pub framing: Framing,
     /// What becomes of the connection afterwards.
     pub link: Link,
     /// True if the answer has no body (HEAD).
@@ -27,6 +27,17 @@ pub struct Head {
     pub bytes: usize,
 }
 
+/// How the end of a request's body is found (RFC 9112, 6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// Neither field is there: no body follows.
+    None,
+    /// `Content-Length`.
+    Length(u64),
+    /// `Transfer-Encoding: chunked`: see [`Chunks`](super::Chunks).
+    Chunked,
+}
+
 const MALFORMED: Fault = Fault::new(Status::BadRequest, "this is no HTTP/1.1 request");
 const VERSION: Fault = Fault::new(Status::VersionNotSupported, "speak HTTP/1.1 or HTTP/1.0");
 const TOO_LONG: Fault =
@@ -35,8 +46,12 @@ const LENGTHS: Fault =
     Fault::new(Status::BadRequest, "Content-Length is one decimal number, said once");
 const BOTH: Fault =
     Fault::new(Status::BadRequest, "Content-Length and Transfer-Encoding exclude each other");
-const CHUNKED: Fault =
-    Fault::new(Status::LengthRequired, "a Content-Length is required: chunks are not taken");
+const ENCODING: Fault = Fault::new(
+    Status::BadRequest,
+    "Transfer-Encoding is `chunked` and nothing else, said once, in HTTP/1.1",
+);
+const CODING: Fault =
+    Fault::new(Status::NotImplemented, "the only transfer coding taken here is `chunked`");
 const EXPECTATION: Fault =
     Fault::new(Status::ExpectationFailed, "the only expectation met here is 100-continue");
 
@@ -66,9 +81,7 @@ fn understand(request: &Request<'_, '_>, bytes: usize) -> Result<Head, Fault> {
         return Err(MALFORMED);
     };
     let fields = Fields::read(request.headers)?;
-    if fields.encoded {
-        return Err(if fields.length.is_some() { BOTH } else { CHUNKED });
-    }
+    let framing = fields.framing(version)?;
     let link = match version {
         _ if fields.close => Link::Close,
         0 if fields.keep_alive => Link::StayOld,
@@ -81,7 +94,7 @@ fn understand(request: &Request<'_, '_>, bytes: usize) -> Result<Head, Fault> {
     }
     Ok(Head {
         call,
-        length: fields.length,
+        framing,
         link,
         bodyless: method == "HEAD",
         // A peer that speaks HTTP/1.0 would take the interim answer for the answer.
@@ -94,7 +107,7 @@ fn understand(request: &Request<'_, '_>, bytes: usize) -> Result<Head, Fault> {
 #[derive(Default)]
 struct Fields {
     length: Option<u64>,
-    encoded: bool,
+    chunked: bool,
     close: bool,
     keep_alive: bool,
     expects_continue: bool,
@@ -110,6 +123,19 @@ impl Fields {
         Ok(fields)
     }
 
+    /// RFC 9112, 6.1 and 6.3: where two readers could find two ends, a request can be smuggled
+    /// inside another. So what is merely discouraged there is refused here.
+    const fn framing(&self, version: u8) -> Result<Framing, Fault> {
+        match (self.chunked, self.length) {
+            (true, Some(_)) => Err(BOTH),
+            // A reader of that age takes the chunks for the next request.
+            (true, None) if version == 0 => Err(ENCODING),
+            (true, None) => Ok(Framing::Chunked),
+            (false, Some(length)) => Ok(Framing::Length(length)),
+            (false, None) => Ok(Framing::None),
+        }
+    }
+
     fn add(&mut self, header: &Header<'_>) -> Result<(), Fault> {
         let is = |name: &str| header.name.eq_ignore_ascii_case(name);
         let value = header.value.trim_ascii();
@@ -121,7 +147,11 @@ impl Fields {
                 return Err(LENGTHS);
             }
         } else if is("transfer-encoding") {
-            self.encoded = true;
+            // Two fields are one list: `chunked` would be applied twice (RFC 9112, 6.1).
+            if std::mem::replace(&mut self.chunked, true) {
+                return Err(ENCODING);
+            }
+            only_chunked(value)?;
         } else if is("connection") {
             for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
                 self.close |= option.eq_ignore_ascii_case(b"close");
@@ -134,4 +164,20 @@ impl Fields {
         }
         Ok(())
     }
+}
+
+/// Refuses every list of transfer codings but `chunked` alone, which has no parameters (RFC 9112,
+/// 7.1).
+fn only_chunked(value: &[u8]) -> Result<(), Fault> {
+    let is_chunked = |coding: &[u8]| coding.trim_ascii().eq_ignore_ascii_case(b"chunked");
+    if is_chunked(value) {
+        return Ok(());
+    }
+    // Only if the last one is `chunked` the end could be known to someone (RFC 9112, 6.3): then it
+    // is the codings before that are not known here.
+    let mut codings = value.rsplit(|byte| *byte == b',');
+    let ends = codings.next().is_some_and(is_chunked);
+    let unknown =
+        ends && codings.all(|coding| !coding.trim_ascii().is_empty() && !is_chunked(coding));
+    Err(if unknown { CODING } else { ENCODING })
 }

@@ -9,15 +9,17 @@
 //! GET    /livez, /readyz                                      200, 503
 //! ```
 //!
-//! Nothing here knows of a connection: [`parse`] takes bytes, wherever they are; answers are
-//! appended to a vector.
+//! Nothing here knows of a connection: [`parse`] and [`Chunks`] take bytes, wherever they are;
+//! answers are appended to a vector.
 
+mod chunks;
 mod head;
 mod name;
 pub(crate) mod reply;
 mod route;
 
-pub use head::{Head, parse};
+pub use chunks::{Chunks, Piece};
+pub use head::{Framing, Head, parse};
 pub use name::LogName;
 pub use reply::{Link, Status};
 pub use route::{Call, Fault};
