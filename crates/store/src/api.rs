@@ -158,6 +158,10 @@ pub enum Refusal {
     /// The region is full.
     #[error("the region is full: trim logs to make room")]
     NoSpace,
+    /// The region is full, also of trims that set little free: one that leaves no record of its log
+    /// is always taken.
+    #[error("the region is full, and takes trims of whole logs only")]
+    NoSpaceToTrim,
     /// There are as many logs as there can be.
     #[error("the region holds {LOGS_MAX} logs and takes no more")]
     TooManyLogs,

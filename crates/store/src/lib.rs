@@ -18,6 +18,7 @@ mod format;
 mod logs;
 mod reclaim;
 mod recover;
+mod reserve;
 mod sink;
 mod space;
 mod store;
@@ -29,5 +30,6 @@ pub use api::{
 };
 pub use format::BadRecord;
 pub use recover::{Corruption, Recovered, Recovery, Step, StoredValue};
+pub use reserve::BODY_BYTES_MAX;
 pub use sink::FramesSink;
 pub use store::Store;

@@ -65,6 +65,10 @@ impl Log {
         LogInfo { first: self.first, next: self.next, records, bytes: self.bytes }
     }
 
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.first == self.next
+    }
+
     /// Appends the record `next`.
     pub(crate) fn push(&mut self, mut entry: Entry, extents: impl Iterator<Item = Extent>) {
         let before = self.extents.len();

@@ -6,7 +6,12 @@
 
 use impasto_region::layout::{SEGMENT_BYTES, Superblock};
 
-use crate::{Lsn, Sink, Store, format::log_record, format::padded, space::Need, tail::Room};
+use crate::{
+    Lsn, Sink, Store,
+    format::{log_record, padded},
+    space::Need,
+    tail::{Placing, Room},
+};
 
 /// Most bytes of state moved in one call: a bound on the time of a turn. Many, so that the padding
 /// of their commit is at most 1/32 of them: less than what makes moving pay, or moved states would
@@ -91,7 +96,8 @@ impl Store {
         let state = self.logs.get(log);
         let (record, bytes) = log_record(log, state.first, state.next, &state.name);
         let needed = padded(bytes as u64);
-        if self.tail.room(needed, Need::Move, &self.space) != Room::Here {
+        let placing = Placing { need: Need::Move, bytes: needed, fulfils: 0, promises: 0 };
+        if self.tail.room(placing, &self.space) != Room::Here {
             return None;
         }
         self.tail.open(needed, &mut self.space);

@@ -14,8 +14,9 @@ use crate::{
     },
     logs::{Entry, Logs},
     reclaim::Reclaim,
+    reserve::{Bodies, drain_promise},
     space::{Need, Space},
-    tail::{Room, Tail},
+    tail::{Placing, Room, Tail},
 };
 
 /// One log on the medium, and the named logs in it.
@@ -35,6 +36,7 @@ pub struct Store {
     pub(crate) tail: Tail,
     pub(crate) flight: Flight,
     pub(crate) reclaim: Reclaim,
+    pub(crate) bodies: Bodies,
     /// Payload that the records of the open commit keep where it landed.
     pub(crate) kept_open: Vec<Extent>,
     /// Likewise of the commit sealed last.
@@ -67,15 +69,21 @@ impl Store {
 
     fn append(&mut self, name: &str, value: Value<'_>, sink: &mut impl Sink) -> Applied {
         let log = self.logs.find(name);
-        let (room, bytes) = match self.room_for(name, log, value) {
+        let (room, placing) = match self.room_for(name, log, value) {
             Err(refusal) => return refused(Lsn(0), refusal),
             Ok(room) => room,
         };
         match room {
             Room::Full => return refused(Lsn(0), Refusal::NoSpace),
             Room::Seal => return Applied::Wait,
-            Room::Here => self.tail.open(bytes, &mut self.space),
+            Room::Here => self.tail.open(placing.bytes, &mut self.space),
         }
+        if let Value::Kept { extents, .. } = value
+            && self.bodies.end(extents, &mut self.tail)
+        {
+            self.space.end_growth(extents);
+        }
+        self.tail.promise(placing.promises);
         let log = log.unwrap_or_else(|| self.create_log(name, sink));
         let seq = self.logs.get(log).next;
         let lsn = match value {
@@ -89,35 +97,38 @@ impl Store {
     }
 
     /// Nothing may be half-made: all that an append takes is asked for before its first effect.
-    /// Returns the bytes of its records, too.
-    fn room_for(
+    pub(crate) fn room_for(
         &self,
         name: &str,
         log: Option<u32>,
         value: Value<'_>,
-    ) -> Result<(Room, u64), Refusal> {
+    ) -> Result<(Room, Placing), Refusal> {
         if self.read_only {
             return Err(Refusal::ReadOnly);
         }
         if log.is_none() && self.logs.len() == LOGS_MAX {
             return Err(Refusal::TooManyLogs);
         }
-        let (tail, replacements) = match value {
+        let (tail, need, fulfils) = match value {
             Value::Inline { len, .. } => {
                 assert!(len <= INLINE_BYTES_MAX, "an inline value has at most 64 KiB");
-                (len as usize, 0)
+                (len as usize, Need::Append(0), 0)
             }
             Value::Kept { extents, .. } => {
                 assert!(extents.len() <= EXTENTS_MAX, "a value has at most {EXTENTS_MAX} extents");
-                (extents.len() * EXTENT_BYTES, self.space.replacements(extents))
+                let tail = extents.len() * EXTENT_BYTES;
+                match self.bodies.promised(extents) {
+                    0 => (tail, Need::Append(self.space.replacements(extents)), 0),
+                    promised => (tail, Need::Promised, promised),
+                }
             }
         };
-        if replacements > 0 && !self.space.can_take(replacements) {
-            return Err(Refusal::NoSpace);
-        }
         let create = if log.is_none() { padded((HEAD_BYTES + name.len()) as u64) } else { 0 };
         let bytes = create + padded((HEAD_BYTES + tail) as u64);
-        Ok((self.tail.room(bytes, Need::Append(replacements), &self.space), bytes))
+        let is_empty = log.is_none_or(|log| self.logs.get(log).is_empty());
+        let promises = if is_empty { drain_promise(&self.tail) } else { 0 };
+        let placing = Placing { need, bytes, fulfils, promises };
+        Ok((self.tail.room(placing, &self.space), placing))
     }
 
     fn create_log(&mut self, name: &str, sink: &mut impl Sink) -> u32 {
@@ -205,12 +216,18 @@ impl Store {
         }
         let record = trim_record(id, first);
         let bytes = record.len() as u64;
-        let need = if first == log.next { Need::Drain } else { Need::Trim };
-        match self.tail.room(bytes, need, &self.space) {
-            Room::Full => return refused(Lsn(0), Refusal::NoSpace),
+        let (need, fulfils) = if first == log.next {
+            (Need::Promised, drain_promise(&self.tail))
+        } else {
+            (Need::Trim, 0)
+        };
+        match self.tail.room(Placing { need, bytes, fulfils, promises: 0 }, &self.space) {
+            Room::Full if first == log.next => return refused(Lsn(0), Refusal::NoSpace),
+            Room::Full => return refused(Lsn(0), Refusal::NoSpaceToTrim),
             Room::Seal => return Applied::Wait,
             Room::Here => self.tail.open(bytes, &mut self.space),
         }
+        self.tail.release(fulfils);
         let (lsn, at) = self.tail.place(bytes, sink);
         sink.put(at, &record);
         let log = self.logs.get_mut(id);
@@ -282,40 +299,9 @@ impl Store {
         self.space.unpin(extents);
     }
 
-    /// Returns whether a value of `len` bytes could be appended to `log` now, as far as can be told
-    /// before its body has been taken (D10).
-    ///
-    /// # Errors
-    /// Why not.
-    pub fn admits(&self, log: &str, len: u32) -> Result<(), Refusal> {
-        let value = Value::Inline { len: len.min(INLINE_BYTES_MAX), checksum: 0 };
-        match self.room_for(log, self.logs.find(log), value)? {
-            (Room::Full, _) => Err(Refusal::NoSpace),
-            (Room::Seal | Room::Here, _) => Ok(()),
-        }
-    }
-
-    /// Takes whole blocks for a body of `len` bytes and leaves them in `out` (D10). They are the
-    /// caller's until an append keeps them, or [`unreserve`](Self::unreserve).
-    ///
-    /// # Errors
-    /// [`Refusal::NoSpace`] or [`Refusal::ReadOnly`]; then `out` is empty.
-    pub fn reserve(&mut self, len: u32, out: &mut Vec<Extent>) -> Result<(), Refusal> {
-        out.clear();
-        if self.read_only {
-            return Err(Refusal::ReadOnly);
-        }
-        if self.space.reserve(len, out) { Ok(()) } else { Err(Refusal::NoSpace) }
-    }
-
-    /// Gives back what [`reserve`](Self::reserve) took: there will be no append.
-    pub fn unreserve(&mut self, extents: &[Extent]) {
-        self.space.kill(extents, Lsn(0));
-    }
-
     /// Takes a buffer of the region for a port to land in; `None` if the region is full.
     pub fn take_landing(&mut self) -> Option<BufId> {
-        self.space.take_landing()
+        self.space.take_landing(self.tail.promised_segments())
     }
 
     /// The port will not write to `buf` any more: it is free, or kept for what is live in it.

@@ -5,9 +5,12 @@ use std::collections::VecDeque;
 use impasto_region::{Checksum, SegmentId, Span, layout::SEGMENT_BYTES};
 
 use crate::{
-    Commit, Lsn, Sink,
-    format::{COMMIT_BYTES_MAX, CommitHeader, FIRST_POSITION, LogOffset, SegmentHeader, padded},
-    space::{Need, Space},
+    Commit, LOG_NAME_BYTES_MAX, Lsn, Sink,
+    format::{
+        COMMIT_BYTES_MAX, CommitHeader, EXTENT_BYTES, EXTENTS_MAX, FIRST_POSITION, HEAD_BYTES,
+        LogOffset, SegmentHeader, padded,
+    },
+    space::{Need, Segments, Space},
 };
 
 /// A segment of the log.
@@ -62,6 +65,18 @@ pub(crate) enum Room {
     Full,
 }
 
+/// What is to be placed in the log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Placing {
+    pub(crate) need: Need,
+    /// Of its records, fill included.
+    pub(crate) bytes: u64,
+    /// Set aside for it before, see [`Tail::promise`].
+    pub(crate) fulfils: u64,
+    /// To be set aside with it.
+    pub(crate) promises: u64,
+}
+
 /// The log from its oldest needed segment to its tail.
 #[derive(Debug)]
 pub(crate) struct Tail {
@@ -77,7 +92,16 @@ pub(crate) struct Tail {
     retired: VecDeque<(u64, SegmentId)>,
     /// `first_needed` as far as it is durable.
     needed_durable: u64,
+    /// Bytes of the log that are set aside.
+    promised: u64,
 }
+
+/// Most bytes of a commit with one record that has room set aside, and the log's creation.
+const PROMISED_COMMIT_BYTES_MAX: u64 = 16 << 10;
+const _: () = assert!(
+    CommitHeader::BYTES + (2 * HEAD_BYTES + LOG_NAME_BYTES_MAX + EXTENTS_MAX * EXTENT_BYTES) as u64
+        <= PROMISED_COMMIT_BYTES_MAX
+);
 
 impl Tail {
     pub(crate) fn new(
@@ -89,7 +113,18 @@ impl Tail {
     ) -> Self {
         let needed_durable = first_needed;
         let (open, retired) = (None, VecDeque::new());
-        Self { writer, next_lsn, at, first_needed, segments, open, retired, needed_durable }
+        let promised = 0;
+        Self {
+            writer,
+            next_lsn,
+            at,
+            first_needed,
+            segments,
+            open,
+            retired,
+            needed_durable,
+            promised,
+        }
     }
 
     pub(crate) fn first_needed(&self) -> u64 {
@@ -109,19 +144,68 @@ impl Tail {
         (CommitHeader::BYTES + records).next_multiple_of(u64::from(self.writer.align))
     }
 
-    /// Returns whether records of `bytes`, fill included, can be placed now, all in one commit.
-    pub(crate) fn room(&self, bytes: u64, need: Need, space: &Space) -> Room {
+    /// Returns what has to be set aside, so that records of `bytes` can be placed later, even in a
+    /// commit of their own.
+    pub(crate) fn promise_bytes(&self, bytes: u64) -> u64 {
+        let commit = self.commit_bytes(bytes);
+        debug_assert!(commit <= PROMISED_COMMIT_BYTES_MAX, "such a commit fits behind any tail");
+        commit
+    }
+
+    /// Sets `bytes` of the log aside: from now on nobody is granted [room](Self::room) that would
+    /// not leave so much (D10).
+    pub(crate) fn promise(&mut self, bytes: u64) {
+        self.promised += bytes;
+    }
+
+    /// Ends a [`promise`](Self::promise) of `bytes`.
+    pub(crate) fn release(&mut self, bytes: u64) {
+        self.promised -= bytes;
+    }
+
+    /// Returns how much of the log is set aside.
+    pub(crate) fn promised(&self) -> u64 {
+        self.promised
+    }
+
+    /// Returns how many whole segments are set aside.
+    pub(crate) fn promised_segments(&self) -> u32 {
+        segments_for(self.promised, self.rest())
+    }
+
+    /// Returns what would be set aside with `more` bytes.
+    pub(crate) fn promising(&self, more: u64) -> Segments {
+        let held = self.promised_segments();
+        Segments { held, more: segments_for(self.promised + more, self.rest()) - held }
+    }
+
+    /// Returns the bytes of the tail's segment behind the open commit.
+    fn rest(&self) -> u64 {
+        let end = match &self.open {
+            Some(open) => open.start.position() + self.commit_bytes(open.bytes),
+            None if self.at.position() == 0 => SEGMENT_BYTES,
+            None => self.at.position(),
+        };
+        SEGMENT_BYTES - end
+    }
+
+    /// Returns whether records can be placed now, all in one commit.
+    pub(crate) fn room(&self, placing: Placing, space: &Space) -> Room {
+        let Placing { need, bytes, fulfils, promises } = placing;
         let (start, taken) =
             self.open.as_ref().map_or((self.at, 0), |open| (open.start, open.bytes));
         let commit = self.commit_bytes(taken + bytes);
         let fits = commit <= COMMIT_BYTES_MAX && self.fits_segment(start, commit);
-        if fits {
-            return Room::Here;
-        }
-        if self.open.is_some() {
+        if !fits && self.open.is_some() {
             return Room::Seal;
         }
-        if space.has_log(need) { Room::Here } else { Room::Full }
+        let end = if fits { start.position() + commit } else { FIRST_POSITION + commit };
+        let promised = self.promised - fulfils + promises;
+        let after = u32::from(!fits) + segments_for(promised, SEGMENT_BYTES - end);
+        let held = self.promised_segments();
+        let segments = Segments { held, more: after.saturating_sub(held) };
+        let has_segment = fits || space.has_segment();
+        if has_segment && space.has_log(need, segments) { Room::Here } else { Room::Full }
     }
 
     fn fits_segment(&self, start: LogOffset, commit: u64) -> bool {
@@ -259,5 +343,73 @@ impl Tail {
     /// Gives segments back whose end is durable and that no send holds.
     pub(crate) fn give_retired(&mut self, space: &mut Space) {
         self.retired.retain(|&(chain, id)| chain >= self.needed_durable || !space.give_log(id));
+    }
+}
+
+/// Returns how many whole segments it takes to place `promised` bytes, in commits of any size, of
+/// which `rest` bytes may stand in the segment that is there.
+///
+/// If they do not fit in there, the end of each segment may be too short for the commit that comes
+/// next. A promised commit that is placed takes no more from the rest, or from a new segment, than
+/// it leaves to be promised, so what is set aside is there until the last.
+fn segments_for(promised: u64, rest: u64) -> u32 {
+    const USABLE: u64 = SEGMENT_BYTES - FIRST_POSITION - PROMISED_COMMIT_BYTES_MAX;
+    if promised <= rest {
+        return 0;
+    }
+    let behind = promised - rest.saturating_sub(PROMISED_COMMIT_BYTES_MAX);
+    u32::try_from(behind.div_ceil(USABLE)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// D10: a promise that shrinks when others take their room is none. Whatever is placed within
+    /// the rule, each promised commit finds its place, to the last.
+    #[test]
+    fn what_is_set_aside_is_there_until_the_last() {
+        let seed = std::env::var("IMPASTO_SEED").map_or(1, |seed| seed.parse().unwrap());
+        println!("IMPASTO_SEED={seed}");
+        let mut state: u64 = seed;
+        let mut below = |end: u64| {
+            // Knuth, The Art of Computer Programming, 3.3.4: MMIX.
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) % end
+        };
+        for round in 0..200_u32 {
+            let align = if round % 2 == 0 { 4096 } else { 64 };
+            let (mut rest, mut free, mut promises) = (0, round % 6, Vec::new());
+            let place = |rest: u64, free: u32, bytes: u64| {
+                if bytes <= rest {
+                    return Some((rest - bytes, free));
+                }
+                let whole = SEGMENT_BYTES - FIRST_POSITION;
+                free.checked_sub(1).map(|free| (whole - bytes, free))
+            };
+            for step in 0..4_000 {
+                let sum: u64 = promises.iter().sum();
+                let bytes = (1 + below(PROMISED_COMMIT_BYTES_MAX)).next_multiple_of(align);
+                match below(if step < 3_000 { 3 } else { 1 }) {
+                    1 if segments_for(sum + bytes, rest) <= free => promises.push(bytes),
+                    2 => {
+                        let placed = place(rest, free, bytes * (1 + below(8)));
+                        if let Some((after, left)) = placed
+                            && segments_for(sum, after) <= left
+                        {
+                            (rest, free) = (after, left);
+                        }
+                    }
+                    _ if !promises.is_empty() => {
+                        let at = below(promises.len() as u64);
+                        let bytes = promises.swap_remove(usize::try_from(at).unwrap());
+                        (rest, free) = place(rest, free, bytes).expect("a promise is kept");
+                        assert!(segments_for(sum - bytes, rest) <= free, "and so are the others");
+                    }
+                    _ => {}
+                }
+            }
+            assert!(promises.is_empty());
+        }
     }
 }

@@ -104,7 +104,7 @@ fn small_trims_leave_room_for_the_one_that_empties() {
             match rig.trim("a", before) {
                 Ok(_) => {}
                 Err(refusal) => {
-                    assert_eq!(refusal, Refusal::NoSpace);
+                    assert_eq!(refusal, Refusal::NoSpaceToTrim);
                     refused += 1;
                     if refused > 10 {
                         break;
@@ -144,6 +144,39 @@ fn many_logs_are_emptied_one_by_one() {
             rig.settle();
             assert!(rig.store.free_bytes() > (mib - 6) * MIB, "{mib} {medium:?}");
         }
+    }
+}
+
+/// Each trim of a full region is durable before its reply, so each may take a block, while the log
+/// whose record is the oldest keeps all space until it is trimmed, last: without room for each
+/// (D10), such a region could not be emptied at all.
+#[test]
+fn a_full_region_is_emptied_log_by_log_however_many_there_are() {
+    for (mib, medium, most) in
+        [(16, MediumKind::Disk, 2_000), (16, MediumKind::Shm, 2_000), (32, MediumKind::Shm, 65_536)]
+    {
+        let mut rig = Rig::new(mib, medium);
+        let mut logs = 0_u64;
+        'full: loop {
+            for n in 0..most {
+                if rig.append(&n.to_string(), &[1; 100]).is_err() {
+                    break 'full;
+                }
+                logs = logs.max(n + 1);
+            }
+        }
+        rig.commit();
+        while rig.trim("1", 1 + logs).is_ok_and(|_| rig.append("1", b"x").is_ok()) {}
+        assert!(logs > 1_900, "{logs} logs");
+        let mut rig = rig.reopen().unwrap();
+        for n in (0..logs).rev() {
+            rig.trim(&n.to_string(), u64::MAX).unwrap();
+            rig.commit();
+        }
+        rig.settle();
+        assert_eq!(rig.store.promised_bytes(), 0);
+        let states = logs * 80 / MIB;
+        assert!(rig.store.free_bytes() > (mib - 5 - states) * MIB, "{mib} {medium:?}");
     }
 }
 

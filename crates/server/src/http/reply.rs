@@ -151,6 +151,12 @@ pub(crate) fn fault(refusal: Refusal) -> Fault {
             "the region is full: trim logs (DELETE /v1/logs/{log}?before=SEQ) to make room, those \
              with the oldest records above all: they keep the space of what came later",
         ),
+        Refusal::NoSpaceToTrim => Fault::new(
+            Status::NoSpace,
+            "the region is full, and so is what is kept for trims that leave records: trim all \
+             records of a log (DELETE /v1/logs/{log}?before=SEQ with its `next`), which is always \
+             taken, or those of other logs that are the oldest",
+        ),
         Refusal::TooManyLogs => {
             Fault::new(Status::NoSpace, "there are 65536 logs: append to one of them")
         }

@@ -14,6 +14,7 @@ use crate::{
     format::{LogOffset, Record, RecordValue, SegmentHeader, extents, padded, records},
     logs::{Entry, Log, Logs},
     reclaim::Reclaim,
+    reserve::{Bodies, drain_promise},
     space::Space,
     store::extents_of,
     tail::{Segment, Tail, Writer},
@@ -237,8 +238,10 @@ impl Parts {
             start_offset: LogOffset(superblock.start_offset),
         };
         let first_needed = superblock.first_needed;
-        let tail =
+        let mut tail =
             Tail::new(writer, self.next_lsn, writer.start_offset, first_needed, self.segments);
+        let filled = self.logs.iter().filter(|log| !log.is_empty()).count() as u64;
+        tail.promise(filled * drain_promise(&tail));
         Store {
             superblock,
             superblock_in_flight: false,
@@ -249,6 +252,7 @@ impl Parts {
             tail,
             flight: Flight::new(Lsn(self.next_lsn.0 - 1)),
             reclaim: self.reclaim,
+            bodies: Bodies::default(),
             kept_open: Vec::new(),
             kept_sealed: Vec::new(),
             found: Vec::new(),

@@ -105,19 +105,29 @@ impl Rig {
     pub(crate) fn append_long(&mut self, log: &str, value: &[u8]) -> Result<u64, Refusal> {
         let mut extents = Vec::new();
         self.store.reserve(u32::try_from(value.len()).unwrap(), &mut extents)?;
+        let appended = self.append_reserved(log, &extents, value);
+        if appended.is_err() {
+            self.store.unreserve(&extents);
+        }
+        appended
+    }
+
+    /// Places a body in its extents, makes it durable, and appends it.
+    pub(crate) fn append_reserved(
+        &mut self,
+        log: &str,
+        extents: &[Extent],
+        value: &[u8],
+    ) -> Result<u64, Refusal> {
         let mut rest = value;
-        for extent in &extents {
+        for extent in extents {
             let (part, left) = rest.split_at(extent.len as usize);
             self.frames.store(extent.span().at, part);
             self.image.slice(extent.span()).copy_from_slice(part);
             rest = left;
         }
-        let value = Value::Kept { extents: &extents, checksum: Checksum::of(value) };
-        let effect = self.effect(Request::Append { log, value }, &[]);
-        if effect.answer.is_err() {
-            self.store.unreserve(&extents);
-        }
-        effect.answer.map(|answer| match answer {
+        let value = Value::Kept { extents, checksum: Checksum::of(value) };
+        self.effect(Request::Append { log, value }, &[]).answer.map(|answer| match answer {
             Answer::Appended { seq } => seq,
             other => panic!("an append was answered {other:?}"),
         })
