@@ -39,8 +39,8 @@
 //!
 //!     fn wake(&mut self, _waker: &()) {}
 //!
-//!     fn enter(&mut self, _limit: Option<Duration>) -> io::Result<()> {
-//!         Ok(())
+//!     fn enter(&mut self, _limit: Option<Duration>) -> io::Result<bool> {
+//!         Ok(true)
 //!     }
 //! }
 //!
@@ -57,7 +57,7 @@
 //! let clock = Box::new(Instant::now);
 //! let options = server::config::Options::default();
 //! let shared = Shared::new(SharedParts { medium, frames, store, geometry, options });
-//! let mut worker = Worker::new(Parts { io: Now, port, shared, clock })?;
+//! let mut worker = Worker::new(Parts { io: Now, port, shared, clock, busy_poll: false })?;
 //!
 //! let flow = peer.open().expect("the port accepts");
 //! peer.push(flow, b"POST /v1/logs/greetings HTTP/1.1\r\ncontent-length: 5\r\n\r\nhello");

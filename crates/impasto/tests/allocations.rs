@@ -64,7 +64,7 @@ fn serve<M: Medium<Uring>>(
     let (clock, geometry) = (Box::new(Instant::now), superblock.geometry);
     let options = config::Options::default();
     let shared = Shared::new(SharedParts { medium, frames, store, geometry, options });
-    let mut worker = Worker::new(Parts { io, port, shared, clock }).unwrap();
+    let mut worker = Worker::new(Parts { io, port, shared, clock, busy_poll: false }).unwrap();
     ready(address);
     while !signals.stop.load(Ordering::Acquire) {
         let counts = signals.counts.load(Ordering::Acquire);

@@ -9,7 +9,7 @@ pub const HEAD_BYTES_MAX: usize = 16 << 10;
 /// Most fields of a request's head. Browsers and proxies send 20 to 40.
 pub const HEADERS_MAX: usize = 100;
 /// Most bytes of a value, whatever the options say.
-pub const VALUE_BYTES_MAX: u32 = 1 << 20;
+pub const VALUE_BYTES_MAX: u32 = 64 << 20;
 /// A value up to this length can stand in its record. A longer one takes reserved blocks.
 pub const INLINE_BYTES_MAX: u32 = 64 << 10;
 /// A value that stays where it landed has at most so many pieces: a record names each in 12 bytes.
@@ -26,10 +26,6 @@ pub const DISCARD_TIME: Duration = Duration::from_secs(5);
 /// A clean stop gives requests so long to be answered.
 pub const STOP_TIME: Duration = Duration::from_secs(10);
 
-/// Most connections: the limit to give a port; one more waits until another closes. Each may cost a
-/// head (16 KiB), a value being collected (64 KiB) and output (below): 1,024 of the worst are 400
-/// MiB, of the usual far below 1 MiB.
-pub const FLOWS_MAX: usize = 1024;
 /// A connection with so many bytes to be sent, stored values included, is not read on.
 pub const OUTPUT_BYTES_MAX: u64 = 256 << 10;
 /// Nor one with so many replies to be sent.

@@ -35,9 +35,14 @@ impl Deadlines {
         self.listed.peek().map(|Reverse((at, _))| *at)
     }
 
+    /// Returns true if a flow is to be looked at now.
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        self.next().is_some_and(|at| at <= now)
+    }
+
     /// Returns a flow that is to be looked at, and since when.
     pub(crate) fn pop(&mut self, now: Instant) -> Option<(Instant, FlowId)> {
-        if self.next()? > now {
+        if !self.is_due(now) {
             return None;
         }
         self.listed.pop().map(|Reverse(due)| due)

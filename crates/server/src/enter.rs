@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use impasto_uring::{Owner, Uring};
+use impasto_uring::{Owner, Uring, Waker};
 
 /// The one place where a worker waits: for packets, for the medium, for a signal, for another
 /// worker.
@@ -21,28 +21,31 @@ pub trait Enter {
     fn wake(&mut self, waker: &Self::Waker);
 
     /// Submits what was started and waits until something completes; at most for `timeout`, not at
-    /// all if that is zero.
+    /// all if that is zero. Returns false if nothing can have happened.
     ///
     /// # Errors
     /// Whatever keeps the loop from going on.
-    fn enter(&mut self, timeout: Option<Duration>) -> io::Result<()>;
+    fn enter(&mut self, timeout: Option<Duration>) -> io::Result<bool>;
 }
 
 impl Enter for Uring {
-    type Waker = ();
+    type Waker = Waker;
 
-    fn waker(&self) -> io::Result<()> {
-        Ok(())
+    fn waker(&self) -> io::Result<Waker> {
+        Self::waker(self)
     }
 
-    fn wake(&mut self, _waker: &()) {}
+    fn wake(&mut self, waker: &Waker) {
+        Self::wake(self, waker);
+    }
 
-    fn enter(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+    fn enter(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
         Self::enter(self, timeout)?;
+        let has_news = self.has_news();
         // Whatever the loop itself polls only wakes it: what happened stands elsewhere, as in the
         // flag of `Worker::run`. Left in its queue, it would keep the next enter from
         // waiting.
         while self.completion(Owner::Loop).is_some() {}
-        Ok(())
+        Ok(has_news)
     }
 }

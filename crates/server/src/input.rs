@@ -8,7 +8,7 @@ use impasto_store::{Lsn, Refusal};
 
 use crate::{
     Enter,
-    config::{HEAD_BYTES_MAX, INLINE_BYTES_MAX, PIECES_MAX, SKIP_BYTES_MAX, VALUE_BYTES_MAX},
+    config::{HEAD_BYTES_MAX, INLINE_BYTES_MAX, PIECES_MAX, SKIP_BYTES_MAX},
     engine::Engine,
     flow::{Asked, Backlog, Body, Flow, Input, Opening, Parked, Place, SpaceWait},
     http::{self, Call, Fault, Framing, Head, Link, Status, reply},
@@ -17,7 +17,8 @@ use crate::{
 };
 
 const LENGTH: Fault = Fault::new(Status::LengthRequired, "a Content-Length is required");
-const TOO_LONG: Fault = Fault::new(Status::BodyTooLong, "a record is at most 1 MiB");
+const TOO_LONG: Fault =
+    Fault::new(Status::BodyTooLong, "the body is longer than this server takes (--value-max)");
 
 impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
     /// Takes what has arrived on a flow, as far as the flow can go on; the rest goes to its
@@ -146,7 +147,7 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
         let link = if self.own.stopping { Link::Close } else { head.link };
         flow.is_fresh = false;
         let fault = match head.call {
-            Ok(Call::Append(log)) => match body_len(head) {
+            Ok(Call::Append(log)) => match self.body_len(head) {
                 Ok(len) => {
                     let (expects_continue, wait) = (head.expects_continue, SpaceWait::default());
                     let opening = Opening { log, link, len, expects_continue, wait };
@@ -165,6 +166,15 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
         let link = if fault.status == Status::LengthRequired { Link::Close } else { link };
         self.answer_fault(flow, fault, link, head.bodyless);
         self.go_on(flow, link, skip);
+    }
+
+    /// Returns the length of the body of an append.
+    fn body_len(&self, head: &Head) -> Result<u32, Fault> {
+        let Framing::Length(len) = head.framing else {
+            return Err(LENGTH);
+        };
+        let fits = u32::try_from(len).ok().filter(|len| *len <= self.core.options.value_bytes_max);
+        fits.ok_or(TOO_LONG)
     }
 
     /// Begins an append, if there is space for it.
@@ -322,15 +332,6 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
         flow.input = Input::Whole(body);
         self.park(flow, Parked::Job);
     }
-}
-
-/// Returns the length of the body of an append.
-fn body_len(head: &Head) -> Result<u32, Fault> {
-    let Framing::Length(len) = head.framing else {
-        return Err(LENGTH);
-    };
-    let len = u32::try_from(len).map_err(|_| TOO_LONG)?;
-    if len > VALUE_BYTES_MAX { Err(TOO_LONG) } else { Ok(len) }
 }
 
 /// Returns what becomes of the connection if the body of a request is not taken, and how much of it

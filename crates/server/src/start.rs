@@ -99,7 +99,9 @@ fn wait<I: Enter, M: Medium<I>>(
             Some(Event::Committed(..) | Event::Abandoned(_)) => {
                 unreachable!("nothing was committed or abandoned")
             }
-            None => io.enter(None)?,
+            None => {
+                io.enter(None)?;
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{io, time::Duration};
 use impasto_media::Medium;
 use impasto_ring::Port;
 
-use crate::{Enter, Worker, config::STOP_TIME};
+use crate::{Enter, Worker, config::STOP_TIME, engine::Engine};
 
 impl<I: Enter, P: Port<I>, M: Medium<I>> Worker<I, P, M> {
     /// Stops cleanly: accepts no more, answers what has arrived, makes all of it durable. When all
@@ -44,12 +44,15 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Worker<I, P, M> {
     }
 
     /// Accepts no more; flows that nothing was asked on are closed, the others when they are
-    /// answered.
+    /// answered. Wakes the other workers, which may have to stop as well.
     pub fn begin_stop(&mut self) {
         self.own.stopping = true;
         self.locked(|turn| {
-            let own = &mut turn.engine.own;
+            let Engine { own, core } = &mut turn.engine;
             own.port.stop_accepting(&mut own.io);
+            for peer in &core.peers {
+                own.io.wake(&peer.waker);
+            }
             for id in turn.flows.ids() {
                 if turn.flows.get(id).is_some_and(|flow| flow.is_idle()) {
                     turn.close(id);

@@ -7,7 +7,6 @@ use impasto_ring::{FlowId, Part, Port, What};
 
 use crate::{
     Enter,
-    config::FLOWS_MAX,
     deadlines::{Deadlines, Late, deadline},
     engine::{Engine, Fate},
     flow::{Flow, Flows, Input, Parked, Place},
@@ -267,7 +266,7 @@ impl<'a, I: Enter, P: Port<I>, M: Medium<I>> Turn<'a, I, P, M> {
 
     /// A new connection.
     fn open(&mut self, id: FlowId) {
-        if self.flows.len() < FLOWS_MAX && !self.engine.own.stopping {
+        if !self.engine.own.stopping {
             self.flows.insert(id, self.engine.own.now);
             self.with(id, |_, _| {});
         } else {

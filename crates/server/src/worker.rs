@@ -42,6 +42,8 @@ pub struct Parts<I: Enter, P, M> {
     pub shared: Shared<M, I::Waker>,
     /// Tells the time, once per turn.
     pub clock: Box<dyn FnMut() -> Instant>,
+    /// True: it never waits, and takes all of its core, for a reply that leaves a little sooner.
+    pub busy_poll: bool,
 }
 
 /// The worker: everything of one thread.
@@ -51,6 +53,7 @@ pub struct Worker<I: Enter, P, M> {
     deadlines: Deadlines,
     pub(crate) shared: Shared<M, I::Waker>,
     clock: Box<dyn FnMut() -> Instant>,
+    busy_poll: bool,
 }
 
 impl<I: Enter, P: Port<I>, M: Medium<I>> Worker<I, P, M> {
@@ -64,7 +67,7 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Worker<I, P, M> {
     /// If the medium keeps nothing where it landed, and there are no landing buffers for one more
     /// worker.
     pub fn new(parts: Parts<I, P, M>) -> io::Result<Self> {
-        let Parts { io, port, shared, mut clock } = parts;
+        let Parts { io, port, shared, mut clock, busy_poll } = parts;
         let waker = io.waker()?;
         let mut core = shared.lock();
         let worker = core.join(waker);
@@ -93,7 +96,14 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Worker<I, P, M> {
         }
         engine.provide();
         drop(core);
-        Ok(Self { own, flows: Flows::default(), deadlines: Deadlines::default(), shared, clock })
+        Ok(Self {
+            own,
+            flows: Flows::default(),
+            deadlines: Deadlines::default(),
+            shared,
+            clock,
+            busy_poll,
+        })
     }
 
     /// Serves until `stop` is set and whatever waits for packets is woken, then stops cleanly:
@@ -118,10 +128,16 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Worker<I, P, M> {
     pub fn turn(&mut self, limit: Option<Duration>) -> io::Result<()> {
         let patience = self.deadlines.next().map(|at| at.saturating_duration_since(self.own.now));
         // What frees space does not wait for packets.
-        let at_once = self.own.reclaiming.then_some(Duration::ZERO);
+        let at_once = (self.own.reclaiming || self.busy_poll).then_some(Duration::ZERO);
         let limit = limit.into_iter().chain(patience).chain(at_once).min();
-        self.own.io.enter(limit)?;
+        let has_news = self.own.io.enter(limit)?;
         self.own.now = (self.clock)();
+        let is_due = self.own.reclaiming || self.deadlines.is_due(self.own.now);
+        if self.busy_poll && !has_news && !is_due {
+            // Nobody else is kept from the lock for nothing.
+            std::hint::spin_loop();
+            return Ok(());
+        }
         self.locked(|turn| turn.take());
         Ok(())
     }

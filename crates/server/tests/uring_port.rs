@@ -90,7 +90,7 @@ fn serve(
     let geometry = superblock.geometry;
     let options = Options::default();
     let shared = Shared::new(SharedParts { medium, frames, store, geometry, options });
-    let mut worker = Worker::new(Parts { io, port, shared, clock }).unwrap();
+    let mut worker = Worker::new(Parts { io, port, shared, clock, busy_poll: false }).unwrap();
     worker.run(stop).unwrap();
 }
 

@@ -94,9 +94,10 @@ impl Store {
         Ok(())
     }
 
-    /// Takes room for `more` bytes of a body whose length is not known, and adds it to `body`, empty
-    /// at first. Otherwise as [`reserve`](Self::reserve). Before the append [`cut`](Self::cut) gives
-    /// back what was too much. Blocks can be persisted as they fill: nobody else writes to them.
+    /// Takes room for `more` bytes of a body whose length is not known, and adds it to `body`,
+    /// empty at first. Otherwise as [`reserve`](Self::reserve). Before the append
+    /// [`cut`](Self::cut) gives back what was too much. Blocks can be persisted as they fill:
+    /// nobody else writes to them.
     ///
     /// # Errors
     /// [`Refusal::NoSpace`] or [`Refusal::ReadOnly`]; then `body` is as it was.

@@ -319,6 +319,12 @@ impl Uring {
         self.turn(u32::from(waits), timeout)
     }
 
+    /// Returns true if completions are there that nobody has taken, or if the last
+    /// [`enter`](Self::enter) was ended by another ring.
+    pub fn has_news(&self) -> bool {
+        self.flight.has_news()
+    }
+
     /// Returns the number of system calls of [`enter`](Self::enter) so far.
     pub const fn calls(&self) -> u64 {
         self.calls

@@ -1,6 +1,9 @@
 //! What words on the command line mean: sizes, media, addresses.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::{
+    net::{SocketAddr, ToSocketAddrs},
+    time::Duration,
+};
 
 use bytesize::ByteSize;
 use clap::ValueEnum;
@@ -28,11 +31,36 @@ impl MediumArg {
     }
 }
 
-/// Parses `--size`: a number of bytes, or one with a unit.
-pub(super) fn size(text: &str) -> Result<Geometry, String> {
+/// Parses a number of bytes, or one with a unit.
+pub(super) fn bytes(text: &str) -> Result<u64, String> {
     let Ok(ByteSize(bytes)) = text.parse() else {
         return Err("write it like 64MiB, 1GiB, or as a number of bytes".into());
     };
+    Ok(bytes)
+}
+
+/// Parses a time: a number with a unit.
+pub(super) fn time(text: &str) -> Result<Duration, String> {
+    const FORM: &str = "write it like 500ms, 30s or 5m";
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let time = humantime::parse_duration(text).map_err(|error| format!("{error}; {FORM}"))?;
+    if time > TIME_MAX { Err("at most 365d".into()) } else { Ok(time) }
+}
+
+/// Parses a time that is not zero.
+pub(super) fn some_time(text: &str) -> Result<Duration, String> {
+    let time = time(text)?;
+    if time < TIME_MIN { Err("at least 100ms".into()) } else { Ok(time) }
+}
+
+const TIME_MIN: Duration = Duration::from_millis(100);
+const TIME_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Parses `--size`.
+pub(super) fn size(text: &str) -> Result<Geometry, String> {
+    let bytes = bytes(text)?;
     Geometry::try_from(bytes).map_err(|error| {
         let decimal = !text.contains(['i', 'I']) && text.contains(|c: char| c.is_alphabetic());
         let hint = if decimal { " (1GiB is 1024 times 1MiB; 1GB is 1000000000 bytes)" } else { "" };
@@ -87,6 +115,16 @@ mod tests {
             assert!(!refusal.contains("1GB"), "{text}: {refusal}");
         }
         assert!(size("1GB").unwrap_err().contains("1GB is 1000000000 bytes"));
+    }
+
+    #[test]
+    fn times_have_a_unit() {
+        assert_eq!(time("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!((time("0"), some_time("500ms")), (Ok(Duration::ZERO), Ok(TIME_MIN * 5)));
+        for text in ["", "5", "soon", "-1s", "99999999d", "1e9s"] {
+            assert!(time(text).is_err(), "{text}");
+        }
+        assert!(some_time("0").unwrap_err().contains("100ms"));
     }
 
     #[test]

@@ -15,6 +15,9 @@ pub(super) struct Banner<'a> {
     /// Entries that recovery found in the region's log: records, and the logs and trims besides.
     pub(super) entries: u64,
     pub(super) recovery: Duration,
+    pub(super) workers: u32,
+    /// How many there can be, and how many were asked for.
+    pub(super) connections: (usize, usize),
     pub(super) http: SocketAddr,
 }
 
@@ -26,6 +29,11 @@ impl fmt::Display for Banner<'_> {
         writeln!(f, "medium     {}: {}", self.medium.name(), durability(self.medium))?;
         writeln!(f, "data       {dir} ({size})")?;
         writeln!(f, "recovered  {} log entries in {millis} ms", self.entries)?;
+        let (room, asked) = self.connections;
+        writeln!(f, "workers    {}, for up to {room} connections", self.workers)?;
+        if room < asked {
+            writeln!(f, "caution    the limit of open files is in the way of {asked} (ulimit -n)")?;
+        }
         if !self.http.ip().is_loopback() {
             writeln!(f, "caution    whoever reaches this address may read, append and trim")?;
         }
@@ -54,6 +62,8 @@ mod tests {
             region_bytes: 1 << 30,
             entries: 3,
             recovery: Duration::from_millis(12),
+            workers: 2,
+            connections: (1000, 1000),
             http: http.parse().unwrap(),
         };
         banner.to_string()
@@ -69,6 +79,7 @@ mod tests {
                  if the device honours flushes\n\
                  data       ./impasto-data (1GiB)\n\
                  recovered  3 log entries in 12 ms\n\
+                 workers    2, for up to 1000 connections\n\
                  listening  http://127.0.0.1:8080",
                 env!("CARGO_PKG_VERSION")
             )

@@ -1,6 +1,6 @@
 //! The region of `impasto serve`: opened, or created with a bar that shows how far it is.
 
-use std::{fs, io::IsTerminal, path::Path};
+use std::{io::IsTerminal, path::Path};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -12,7 +12,7 @@ use impasto::region::{
 use super::{
     Failure,
     args::{self, size_text},
-    say,
+    memory, say,
 };
 
 /// What the command line asks of a region.
@@ -22,6 +22,8 @@ pub(super) struct Wanted<'a> {
     /// The size, if it was given.
     pub(super) size: Option<Geometry>,
     pub(super) medium: MediumKind,
+    /// Memory for it, if that was given.
+    pub(super) memory: Option<u64>,
 }
 
 /// Size of a new region when none was given: `1GiB`.
@@ -56,7 +58,7 @@ pub(super) fn open(wanted: Wanted<'_>) -> Result<Region, Failure> {
         )
         .into());
     }
-    check_memory(found.geometry)?;
+    memory::check(found.geometry, wanted.memory)?;
     if let Some((copy, error)) = region.damaged_copy() {
         say(&format!(
             "impasto: superblock {copy} of {dir} is damaged ({error}); the other one holds, and \
@@ -75,7 +77,7 @@ fn create(wanted: Wanted<'_>) -> Result<(), Failure> {
     if medium == MediumKind::Shm && !CpuFlush::is_supported() {
         return Err("--medium shm is not available on this kind of CPU; use --medium disk".into());
     }
-    check_memory(geometry)?;
+    memory::check(geometry, wanted.memory)?;
     let bytes = geometry.region_bytes();
     let text = format!("creating a region of {} in {}", size_text(bytes), wanted.dir.display());
     if !std::io::stderr().is_terminal() {
@@ -92,41 +94,4 @@ fn create(wanted: Wanted<'_>) -> Result<(), Failure> {
         Err(_) => bar.abandon(),
     }
     Ok(created?)
-}
-
-/// All of a region is in memory while it is served; one that does not fit would end in the kernel
-/// killing the process, or another one.
-fn check_memory(geometry: Geometry) -> Result<(), Failure> {
-    let bytes = geometry.region_bytes();
-    let memory = fs::read_to_string("/proc/meminfo").ok().as_deref().and_then(total_bytes);
-    match memory {
-        Some(memory) if bytes > memory / 4 * 3 => Err(format!(
-            "a region of {} does not fit this machine's memory, {} MiB: while it is served it may \
-             take three quarters of it at most; choose a smaller --size",
-            size_text(bytes),
-            memory >> 20,
-        )
-        .into()),
-        _ => Ok(()),
-    }
-}
-
-/// Returns the machine's memory as `/proc/meminfo` tells it.
-fn total_bytes(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kib.checked_mul(1024)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn memory_is_read_from_meminfo() {
-        let meminfo = "MemTotal:       16384256 kB\nMemFree:         1234 kB\n";
-        assert_eq!(total_bytes(meminfo), Some(16_384_256 << 10));
-        assert_eq!(total_bytes("MemFree: 1 kB\n"), None);
-        assert!(total_bytes(&fs::read_to_string("/proc/meminfo").unwrap()).is_some());
-    }
 }

@@ -1,16 +1,14 @@
-//! `impasto serve`: puts the parts together, says what they are, and serves until a signal.
+//! `impasto serve`: opens or creates the region, listens, and serves until it is told to stop.
+
+mod limits;
+mod workers;
 
 use std::{
     io,
     net::{SocketAddr, TcpListener},
-    os::unix::net::UnixStream,
     path::PathBuf,
     process::ExitCode,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use impasto::{
@@ -19,14 +17,12 @@ use impasto::{
         Frames, Region,
         layout::{Geometry, MediumKind},
     },
-    ring::{Limits, UringPort, listen},
-    server::{self, Parts, Shared, SharedParts, Worker, config},
-    uring::{Fd, Owner, Token, Uring},
-};
-use signal_hook::{
-    consts::{SIGINT, SIGTERM},
-    flag,
-    low_level::pipe,
+    ring::listen,
+    server::{
+        self, Shared, SharedParts,
+        config::{self, Options, VALUE_BYTES_MAX},
+    },
+    uring::Uring,
 };
 
 use super::{
@@ -36,6 +32,7 @@ use super::{
     create::{self, Wanted},
     tell,
 };
+use workers::{Served, Stop};
 
 /// Options of `impasto serve`.
 #[derive(Debug, clap::Args)]
@@ -50,6 +47,10 @@ pub(super) struct Args {
     /// What makes records durable
     #[arg(long, value_enum, default_value_t = MediumArg::Auto)]
     medium: MediumArg,
+    /// Memory that the region may take while it is served: all of it, in this version
+    /// [default: what it needs]
+    #[arg(long, value_name = "SIZE", value_parser = args::bytes)]
+    memory: Option<u64>,
     /// Address to listen on; there is no access control, so mind who can reach it
     #[arg(
         long,
@@ -58,6 +59,53 @@ pub(super) struct Args {
         value_parser = args::address
     )]
     http: SocketAddr,
+    /// Threads that serve, 1 to 64 [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    workers: Option<u32>,
+    /// Never wait, but look for packets all the time: takes all of a core for each worker
+    #[arg(long)]
+    busy_poll: bool,
+    /// Most connections at a time; the next ones wait
+    #[arg(long, value_name = "N", default_value_t = 16384,
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    connections: u32,
+    /// Longest record that is taken, up to 64MiB
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = value_max)]
+    value_max: u32,
+    /// Time after which a connection without a request is closed; 0 for never
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = args::time)]
+    idle_timeout: Duration,
+    /// Time that a client has for the head of a request, and for its first request
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = args::some_time)]
+    header_timeout: Duration,
+    /// Time that a client may send nothing in the middle of a body, or take nothing of a reply
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = args::some_time)]
+    body_timeout: Duration,
+}
+
+impl Args {
+    fn options(&self) -> Options {
+        Options {
+            value_bytes_max: self.value_max,
+            idle: (!self.idle_timeout.is_zero()).then_some(self.idle_timeout),
+            head: self.header_timeout,
+            body: self.body_timeout,
+        }
+    }
+
+    fn workers(&self) -> u32 {
+        self.workers.unwrap_or_else(|| {
+            let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+            u32::try_from(cores).unwrap_or(u32::MAX).min(64)
+        })
+    }
+}
+
+/// Parses `--value-max`.
+fn value_max(text: &str) -> Result<u32, String> {
+    let bytes = args::bytes(text)?;
+    let fits = u32::try_from(bytes).ok().filter(|bytes| *bytes <= VALUE_BYTES_MAX);
+    fits.ok_or_else(|| "a record is at most 64MiB".into())
 }
 
 /// Operations that one system call submits; more of them wait for their turn.
@@ -66,7 +114,13 @@ const RING_ENTRIES: u32 = 1024;
 pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
     // Whatever may be refused is asked for before a region is created, which takes time and space.
     let mut io = Uring::new(RING_ENTRIES)?;
-    let wanted = Wanted { dir: &args.data, size: args.size, medium: args.medium.kind() };
+    let flows_max = limits::connections(args.connections)?;
+    let wanted = Wanted {
+        dir: &args.data,
+        size: args.size,
+        medium: args.medium.kind(),
+        memory: args.memory,
+    };
     // The region first, if there is one: waiting for its lock is waiting for all that a killed
     // server has left behind, its address included.
     let found = if Region::exists(&args.data)? { Some(create::open(wanted)?) } else { None };
@@ -79,17 +133,18 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
     };
     io.hold(region.lock())?;
     let geometry = region.superblock().geometry;
+    let serve = Serve { args, region: &region, listener, flows_max };
     match region.superblock().medium {
         MediumKind::Disk => {
             let medium = Disk::new(UringDev::new(region.open_direct()?));
-            let frames =
-                Frames::anonymous(geometry, config::landing_bufs(geometry)).map_err(no_memory)?;
-            serve(args, &region, listener, io, medium, frames)?;
+            let bufs = config::landing_bufs(geometry) * args.workers();
+            let frames = Frames::anonymous(geometry, bufs).map_err(no_memory)?;
+            serve.run(io, medium, frames)?;
         }
         kind @ (MediumKind::Shm | MediumKind::Pmem) => {
             let medium = Pmem::new(CpuLines::detect(), kind);
             let frames = Frames::shared(region.file(), geometry).map_err(no_memory)?;
-            serve(args, &region, listener, io, medium, frames)?;
+            serve.run(io, medium, frames)?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -99,70 +154,49 @@ fn no_memory(error: io::Error) -> Failure {
     format!("cannot map the region into memory: {error}").into()
 }
 
-/// Recovers the region and serves it until a signal.
-fn serve<M: Medium<Uring>>(
-    args: &Args,
-    region: &Region,
+/// A region about to be served.
+struct Serve<'a> {
+    args: &'a Args,
+    region: &'a Region,
     listener: TcpListener,
-    mut io: Uring,
-    mut medium: M,
-    mut frames: Frames,
-) -> Result<(), Failure> {
-    let superblock = *region.superblock();
-    let start = Instant::now();
-    let (store, report) = server::start(&mut io, &mut medium, &mut frames, superblock)
-        .map_err(|error| format!("cannot serve {}: {error}", args.data.display()))?;
-    let banner = Banner {
-        medium: superblock.medium,
-        dir: &args.data,
-        region_bytes: superblock.geometry.region_bytes(),
-        entries: report.records,
-        recovery: start.elapsed(),
-        http: listener.local_addr()?,
-    };
-    let limits = Limits { flows_max: config::FLOWS_MAX, ..Limits::default() };
-    let port = UringPort::new(&mut io, &frames, [listener], limits)?;
-    let geometry = superblock.geometry;
-    let clock = Box::new(Instant::now);
-    let options = config::Options::default();
-    let shared = Shared::new(SharedParts { medium, frames, store, geometry, options });
-    let mut worker = Worker::new(Parts { io, port, shared, clock })?;
-    let stop = Stop::new()?;
-    tell(&banner.to_string());
-
-    worker.io().poll(STOP, &stop.wake);
-    while !stop.is_asked() {
-        worker.turn(None)?;
-    }
-    worker.stop()?;
-    Ok(())
+    flows_max: usize,
 }
 
-const STOP: Token = Token { owner: Owner::Loop, value: 0 };
-
-/// A clean stop, asked for by SIGINT or SIGTERM. The second signal ends the process at once.
-struct Stop {
-    asked: Arc<AtomicBool>,
-    /// Can be read once a signal has come: one between a look at `asked` and the wait is not lost.
-    wake: Fd,
-}
-
-impl Stop {
-    fn new() -> io::Result<Self> {
-        let asked = Arc::new(AtomicBool::new(false));
-        let (wake, signalled) = UnixStream::pair()?;
-        for signal in [SIGINT, SIGTERM] {
-            // In this order: the first signal does not see the flag that it sets itself.
-            flag::register_conditional_shutdown(signal, 1, Arc::clone(&asked))?;
-            flag::register(signal, Arc::clone(&asked))?;
-            pipe::register(signal, signalled.try_clone()?)?;
-        }
-        let wake = Fd::from(std::os::fd::OwnedFd::from(wake));
-        Ok(Self { asked, wake })
-    }
-
-    fn is_asked(&self) -> bool {
-        // Acquire: pairs with the store in the signal's handler.
-        self.asked.load(Ordering::Acquire)
+impl Serve<'_> {
+    /// Recovers the region and serves it until a signal.
+    fn run<M: Medium<Uring> + Send>(
+        self,
+        mut io: Uring,
+        mut medium: M,
+        mut frames: Frames,
+    ) -> Result<(), Failure> {
+        let Self { args, region, listener, flows_max } = self;
+        let superblock = *region.superblock();
+        let geometry = superblock.geometry;
+        let start = Instant::now();
+        let (store, report) = server::start(&mut io, &mut medium, &mut frames, superblock)
+            .map_err(|error| format!("cannot serve {}: {error}", args.data.display()))?;
+        let banner = Banner {
+            medium: superblock.medium,
+            dir: &args.data,
+            region_bytes: geometry.region_bytes(),
+            entries: report.records,
+            recovery: start.elapsed(),
+            workers: args.workers(),
+            connections: (flows_max, args.connections as usize),
+            http: listener.local_addr()?,
+        };
+        let options = args.options();
+        let parts = SharedParts { medium, frames, store, geometry, options };
+        let served = Served {
+            shared: Shared::new(parts),
+            region,
+            workers: args.workers(),
+            busy_poll: args.busy_poll,
+            stall_max: args.body_timeout,
+            flows_max,
+        };
+        let stop = Stop::new()?;
+        served.run(io, listener, &stop, || tell(&banner.to_string()))
     }
 }

@@ -82,13 +82,13 @@ impl Enter for Io {
 
     fn wake(&mut self, _waker: &()) {}
 
-    fn enter(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+    fn enter(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
         if let Some((dev, rng)) = &mut self.0
             && (timeout.is_none() || rng.once_in(2))
         {
             dev.step();
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -220,7 +220,8 @@ impl Machine {
         let geometry = geometry();
         let options = Options::default();
         let shared = Shared::new(SharedParts { medium, frames, store, geometry, options });
-        let worker = Worker::new(Parts { io, port, shared, clock }).expect("a worker joins");
+        let worker = Worker::new(Parts { io, port, shared, clock, busy_poll: false })
+            .expect("a worker joins");
         Ok(Self { power, peer, cells, worker })
     }
 

@@ -44,13 +44,13 @@ impl Enter for Steps {
 
     fn wake(&mut self, _waker: &()) {}
 
-    fn enter(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+    fn enter(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
         self.waits.set(self.dev.in_flight() == 0 && timeout != Some(Duration::ZERO));
         if self.flies.get() && self.dev.in_flight() == 0 {
             self.now.set(self.now.get() + timeout.unwrap_or_default());
         }
         self.dev.step();
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -242,6 +242,7 @@ impl Rig {
             port: TapPort(port, tap.clone()),
             shared: shared.clone(),
             clock: Box::new(move || clock.get()),
+            busy_poll: false,
         })
         .unwrap();
         Self { worker, shared, peer, dev, tap, lines, now, waits, flies }
