@@ -79,7 +79,7 @@ pub(crate) fn run(hashes: Hashes) -> Result<(), Failure> {
 fn check_pages(table: &str) -> Result<Vec<Finding>, Failure> {
     let mut findings = format::check(&read("docs/format.md")?, table);
     findings.extend(text::check_readme(&read("README.md")?));
-    let mut members = vec!["xtask".to_owned()];
+    let mut members = vec!["bench".to_owned(), "xtask".to_owned()];
     for dir in sorted(&root().join("crates"))? {
         members.push(relative(&dir));
     }
@@ -92,7 +92,7 @@ fn check_pages(table: &str) -> Result<Vec<Finding>, Failure> {
 
 fn sources() -> Result<Vec<Source>, Failure> {
     let mut sources = Vec::new();
-    for dir in ["crates", "xtask"] {
+    for dir in ["bench", "crates", "xtask"] {
         add_sources(&root().join(dir), &mut sources)?;
     }
     Ok(sources)

@@ -1,0 +1,135 @@
+//! `impasto-bench load`, `impasto-bench figures`, and the processes that these start.
+
+use std::{
+    error::Error,
+    io::{self, Write},
+    net::{SocketAddr, ToSocketAddrs},
+    process::ExitCode,
+    time::Duration,
+};
+
+use bytesize::ByteSize;
+use clap::{Parser, Subcommand};
+
+use crate::{figures, load, part, process};
+
+#[derive(Debug, Parser)]
+#[command(name = "impasto-bench", version, about, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Send requests to an HTTP server, check every reply, and say how long they took
+    Load(load::Args),
+    /// Measure Impasto against the figures that it has to reach
+    Figures(figures::Args),
+    /// Become a program that ends with its parent (what `figures` starts)
+    #[command(hide = true)]
+    Launch(process::LaunchArgs),
+    /// Serve, put together from Impasto's parts (what `figures` compares)
+    #[command(hide = true)]
+    Serve(part::ServeArgs),
+    /// Receive, discard and answer (what `figures` compares)
+    #[command(hide = true)]
+    Discard(part::DiscardArgs),
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  measured, without an error
+  1  a reply was not as expected, a figure was not reached, or something went wrong
+  2  the command line was wrong";
+
+/// What went wrong, said to a person.
+pub(crate) type Failure = Box<dyn Error + Send + Sync>;
+
+/// Does what the command line says.
+pub fn run() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Load(args) => load::run(&args),
+        Command::Figures(args) => figures::run(&args),
+        Command::Launch(args) => process::launch(&args),
+        Command::Serve(args) => part::serve(&args),
+        Command::Discard(args) => part::discard(&args),
+    };
+    done.unwrap_or_else(|failure| {
+        let _closed = writeln!(io::stderr(), "impasto-bench: {failure}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Writes a line of a result to stdout.
+pub(crate) fn tell(line: &str) {
+    // Nobody reads it? Then nobody misses it.
+    let _closed = writeln!(io::stdout(), "{line}");
+}
+
+/// Parses a number of bytes: `1024`, `64MiB`.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    let parsed = text.parse::<ByteSize>().map(|size| size.as_u64());
+    parsed.map_err(|_| "write it like 1024 or 64MiB".into())
+}
+
+/// Parses a time in seconds: `5`, `0.2`.
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds.ok_or_else(|| "write it in seconds, like 5 or 0.2".into())
+}
+
+/// Parses a number above 0.
+pub(crate) fn positive(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "a number above 0".into())
+}
+
+/// Where a request goes: a server and a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) address: SocketAddr,
+    pub(crate) path: String,
+}
+
+/// Parses `http://HOST:PORT[/PATH]`.
+pub(crate) fn target(text: &str) -> Result<Target, String> {
+    const FORM: &str = "write it like http://127.0.0.1:8080 or http://localhost:8080/path";
+    let rest = text.strip_prefix("http://").ok_or(FORM)?;
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    if !path.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(FORM.into());
+    }
+    let mut found = host.to_socket_addrs().map_err(|error| format!("{error}; {FORM}"))?;
+    let address = found.next().ok_or_else(|| format!("no such host; {FORM}"))?;
+    let path = if path.len() > 1 { path } else { DEFAULT_PATH };
+    Ok(Target { address, path: path.to_owned() })
+}
+
+/// A log of Impasto.
+const DEFAULT_PATH: &str = "/v1/logs/load";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A help text with a broken definition panics when it is first asked for.
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn words_are_read_as_people_write_them() {
+        assert_eq!(size("1KiB"), Ok(1024));
+        assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
+        assert!(size("much").is_err() && seconds("-1").is_err() && seconds("NaN").is_err());
+        assert!(positive("0").is_err());
+        let found = target("http://127.0.0.1:8080/a/b").unwrap();
+        assert_eq!((found.address.port(), found.path.as_str()), (8080, "/a/b"));
+        assert_eq!(target("http://[::1]:1/").unwrap().path, DEFAULT_PATH);
+        for bad in ["127.0.0.1:8080", "http://127.0.0.1", "http://127.0.0.1:80/a b"] {
+            assert!(target(bad).unwrap_err().contains("http://"), "{bad}");
+        }
+    }
+}

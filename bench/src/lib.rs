@@ -1,0 +1,25 @@
+//! A load generator for HTTP servers, and the figures that Impasto has to reach.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`client`] | a closed loop over many connections; every reply is checked |
+//! | [`http`] | requests in bytes, replies from any pieces |
+//! | [`outcome`] | what a load has found, errors first of all |
+//! | [`usage`] | CPU time and run-queue wait of threads |
+//! | [`statistics`] | medians, quartiles, a seeded order |
+//! | [`cli`] | the commands `load` and `figures` |
+
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod client;
+mod connection;
+mod figures;
+pub mod http;
+mod load;
+pub mod outcome;
+mod part;
+mod process;
+mod raw;
+pub mod statistics;
+pub mod usage;

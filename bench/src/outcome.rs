@@ -1,0 +1,264 @@
+//! What a load has found: replies, how long they took, and everything that went wrong.
+
+use std::{collections::BTreeMap, fmt, io, time::Duration};
+
+use hdrhistogram::Histogram;
+use serde_json::{Value, json};
+
+use crate::usage::Usage;
+
+/// What was measured. Errors are counted from the first connection to the last, warm-up included.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// How long was measured.
+    pub elapsed: Duration,
+    /// Requests that got the expected reply within that time.
+    pub requests: u64,
+    /// Bytes of payload of these: sent, or received.
+    pub payload_bytes: u64,
+    /// Nanoseconds from before the write of a request to behind the read of its reply's end. In a
+    /// closed loop a slow reply also keeps back the requests that would have met the same delay.
+    pub latency_ns: Histogram<u64>,
+    /// Trims that were answered.
+    pub trims: u64,
+    /// Connections that the server had announced to close, and that were opened again.
+    pub reopened: u64,
+    /// Whatever was not as expected.
+    pub errors: Errors,
+    /// What the client's own threads used.
+    pub client: Usage,
+    /// What the server's threads used, if its process was given.
+    pub server: Option<Usage>,
+}
+
+impl Outcome {
+    pub(crate) fn new() -> Self {
+        Self {
+            elapsed: Duration::ZERO,
+            requests: 0,
+            payload_bytes: 0,
+            latency_ns: Histogram::new_with_max(LATENCY_NS_MAX, 3).expect("3 digits are allowed"),
+            trims: 0,
+            reopened: 0,
+            errors: Errors::default(),
+            client: Usage::default(),
+            server: None,
+        }
+    }
+
+    /// Returns the requests in a second.
+    pub fn rate(&self) -> f64 {
+        self.requests as f64 / self.elapsed.as_secs_f64().max(f64::MIN_POSITIVE)
+    }
+
+    /// Returns the bytes of payload in a second.
+    pub fn bytes_rate(&self) -> f64 {
+        self.payload_bytes as f64 / self.elapsed.as_secs_f64().max(f64::MIN_POSITIVE)
+    }
+
+    /// Returns the latency that `part` of the requests did not exceed, in microseconds.
+    pub fn quantile_us(&self, part: f64) -> f64 {
+        self.latency_ns.value_at_quantile(part) as f64 / 1000.0
+    }
+
+    /// Returns the server's time on a CPU for each request, in microseconds.
+    pub fn server_us_per_request(&self) -> Option<f64> {
+        let run = self.server?.run.as_secs_f64() * 1e6;
+        (self.requests > 0).then(|| run / self.requests as f64)
+    }
+
+    /// Returns what part of the measured time `time` is; several threads can make it more than 1.
+    pub fn share(&self, time: Duration) -> f64 {
+        time.as_secs_f64() / self.elapsed.as_secs_f64().max(f64::MIN_POSITIVE)
+    }
+
+    /// Adds what another thread has found at the same time.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.elapsed = self.elapsed.max(other.elapsed);
+        self.requests += other.requests;
+        self.payload_bytes += other.payload_bytes;
+        self.latency_ns.add(&other.latency_ns).expect("both have the same bounds");
+        self.trims += other.trims;
+        self.reopened += other.reopened;
+        self.errors.add(&other.errors);
+        self.client.add(other.client);
+        self.server = self.server.or(other.server);
+    }
+
+    /// Returns all of it for machines.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "seconds": self.elapsed.as_secs_f64(),
+            "requests": self.requests,
+            "requests_per_second": self.rate(),
+            "payload_bytes_per_second": self.bytes_rate(),
+            "latency_us": {
+                "p50": self.quantile_us(0.5),
+                "p90": self.quantile_us(0.9),
+                "p99": self.quantile_us(0.99),
+                "p99.9": self.quantile_us(0.999),
+                "max": self.quantile_us(1.0),
+            },
+            "client": { "busy": self.share(self.client.run), "wait": self.share(self.client.wait) },
+            "server": self.server.map(|server| json!({
+                "busy": self.share(server.run),
+                "wait": self.share(server.wait),
+                "us_per_request": self.server_us_per_request(),
+            })),
+            "trims": self.trims,
+            "reopened": self.reopened,
+            "errors": self.errors.to_json(),
+        })
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.elapsed.as_secs_f64();
+        writeln!(
+            f,
+            "requests   {} in {seconds:.2} s: {:.0} per second",
+            self.requests,
+            self.rate()
+        )?;
+        writeln!(f, "payload    {:.1} MB per second", self.bytes_rate() / 1e6)?;
+        write!(f, "latency   ")?;
+        let quantiles = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
+        for (name, part) in quantiles {
+            write!(f, " {name} {:.1}", self.quantile_us(part))?;
+        }
+        writeln!(f, " us")?;
+        let busy = |usage: Usage| 100.0 * self.share(usage.run);
+        let wait = |usage: Usage| 100.0 * self.share(usage.wait);
+        let client = self.client;
+        writeln!(f, "client     {:.0} % busy, {:.1} % waiting", busy(client), wait(client))?;
+        if let Some(server) = self.server {
+            let cost = self.server_us_per_request().unwrap_or(f64::NAN);
+            write!(f, "server     {:.0} % busy, {:.1} % waiting, ", busy(server), wait(server))?;
+            writeln!(f, "{cost:.2} us of CPU per request")?;
+        }
+        if self.trims > 0 {
+            writeln!(f, "trims      {}", self.trims)?;
+        }
+        if self.reopened > 0 {
+            writeln!(f, "reopened   {} connections that the server closed", self.reopened)?;
+        }
+        write!(f, "errors     {}", self.errors)
+    }
+}
+
+/// Whatever was not as expected, counted by kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Errors {
+    /// Replies with another status.
+    pub statuses: BTreeMap<u16, u64>,
+    /// Replies with the expected status and another body.
+    pub bodies: u64,
+    /// Connections given up because what came was no reply, or one that nobody had asked for.
+    pub malformed: u64,
+    /// Requests whose connection ended before their reply was complete.
+    pub lost: u64,
+    /// Requests that were given up because the reply was not there in time.
+    pub late: u64,
+    /// Connections that could not be opened again.
+    pub refused: u64,
+    /// What the first of the connections that failed met.
+    pub first: Option<String>,
+}
+
+impl Errors {
+    /// Returns how many there are.
+    pub fn total(&self) -> u64 {
+        self.kinds().iter().map(|(_, count)| count).sum::<u64>()
+            + self.statuses.values().sum::<u64>()
+    }
+
+    fn kinds(&self) -> [(&'static str, u64); 5] {
+        [
+            ("other body", self.bodies),
+            ("malformed reply", self.malformed),
+            ("connection lost", self.lost),
+            ("no reply in time", self.late),
+            ("not connected again", self.refused),
+        ]
+    }
+
+    pub(crate) fn note(&mut self, what: &dyn fmt::Display) {
+        if self.first.is_none() {
+            self.first = Some(what.to_string());
+        }
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (status, count) in &other.statuses {
+            *self.statuses.entry(*status).or_default() += count;
+        }
+        self.bodies += other.bodies;
+        self.malformed += other.malformed;
+        self.lost += other.lost;
+        self.late += other.late;
+        self.refused += other.refused;
+        if self.first.is_none() {
+            self.first.clone_from(&other.first);
+        }
+    }
+
+    pub(crate) fn to_json(&self) -> Value {
+        let kinds = self.kinds().into_iter().map(|(name, count)| (name.to_owned(), count));
+        let statuses = self.statuses.iter().map(|(status, count)| (status.to_string(), *count));
+        let counts: BTreeMap<String, u64> = kinds.chain(statuses).filter(|(_, n)| *n > 0).collect();
+        json!({ "total": self.total(), "kinds": counts, "first": self.first })
+    }
+}
+
+impl fmt::Display for Errors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.total())?;
+        let mut mark = ": ";
+        for (status, count) in &self.statuses {
+            write!(f, "{mark}{count} x status {status}")?;
+            mark = ", ";
+        }
+        for (name, count) in self.kinds().into_iter().filter(|(_, count)| *count > 0) {
+            write!(f, "{mark}{count} x {name}")?;
+            mark = ", ";
+        }
+        match &self.first {
+            Some(first) => write!(f, " (the first: {first})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Why there is nothing to tell.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The server cannot be reached.
+    #[error("cannot connect to {target}: {error}; is the server running there?")]
+    Connect {
+        /// Where it should be.
+        target: std::net::SocketAddr,
+        /// What the kernel says.
+        error: io::Error,
+    },
+    /// The process of the server cannot be looked at.
+    #[error("cannot read the CPU time of process {pid}: {error}")]
+    Process {
+        /// Its number.
+        pid: u32,
+        /// What the kernel says.
+        error: io::Error,
+    },
+    /// The client itself failed.
+    #[error("the client cannot {action}: {error}")]
+    Client {
+        /// What it was doing.
+        action: &'static str,
+        /// What the kernel says.
+        error: io::Error,
+    },
+}
+
+/// The longest latency that is told from a longer one: 10 minutes.
+const LATENCY_NS_MAX: u64 = 600_000_000_000;
