@@ -2,13 +2,13 @@
 //!
 //! Nothing here is Impasto's own, so that any HTTP server can be measured.
 
-use std::{mem, net::SocketAddr};
+use std::{mem, net::SocketAddr, sync::Arc};
 
 /// A request in bytes, and what its reply has to be.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// The request, repeated: a burst of several is one write.
-    stream: Vec<u8>,
+    stream: Arc<[u8]>,
     len: usize,
     body_bytes: u64,
     expected: Expected,
@@ -23,7 +23,7 @@ impl Request {
         );
         let stream = [head.as_bytes(), body].concat();
         let expected = Expected { status: 200, body: None };
-        Self { len: stream.len(), stream, body_bytes: body.len() as u64, expected }
+        Self { len: stream.len(), stream: stream.into(), body_bytes: body.len() as u64, expected }
     }
 
     /// Sets the status that the reply has to have; without this it is 200.
@@ -44,7 +44,7 @@ impl Request {
     #[must_use]
     pub fn repeated(mut self, times: usize) -> Self {
         let times = times.min(REPEATED_BYTES_MAX / self.len).max(1);
-        self.stream = self.stream[..self.len].repeat(times);
+        self.stream = self.stream[..self.len].repeat(times).into();
         self
     }
 
@@ -105,11 +105,17 @@ pub enum Malformed {
 }
 
 /// The replies of one connection, while they come in.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Replies {
     state: State,
     /// The beginning of a head that was cut.
     cut: Vec<u8>,
+}
+
+impl Default for Replies {
+    fn default() -> Self {
+        Self { state: State::Head, cut: Vec::with_capacity(HEAD_BYTES_USUAL) }
+    }
 }
 
 impl Replies {
@@ -166,9 +172,8 @@ impl Replies {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 enum State {
-    #[default]
     Head,
     Body(Body),
 }
@@ -247,6 +252,8 @@ fn status(line: &str) -> Option<u16> {
     (100..600).contains(&number).then_some(number)
 }
 
+/// Of a head that is cut so many bytes can be kept without an allocation.
+const HEAD_BYTES_USUAL: usize = 1024;
 const HEAD_BYTES_MAX: usize = 16 << 10;
 /// Beyond it, one write moves as much as the kernel takes.
 const REPEATED_BYTES_MAX: usize = 256 << 10;

@@ -303,3 +303,35 @@ fn figures_say_what_is_missing() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text.contains("build it first: cargo build"), "{text}");
 }
+
+/// A harness that only runs on quiet machines, by hand, breaks unseen; one that leaves servers or
+/// regions behind disturbs what is measured next.
+#[test]
+fn figures_are_taken_and_nothing_is_left_behind() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let json = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_impasto-bench"))
+        .args(["figures", "--only", "shm", "--rounds", "2", "--window", "0.1", "--warm-up", "0"])
+        .args(["--server-core", "0", "--client-core", "0", "--wait", "1000", "--region", "32MiB"])
+        .arg("--memory-dir")
+        .arg(dir.path())
+        .arg("--json")
+        .arg(json.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    // Reached or missed is chance here.
+    let (text, complaint) = (String::from_utf8(output.stdout), String::from_utf8(output.stderr));
+    assert_eq!(complaint.unwrap(), "");
+    assert!(text.unwrap().contains("requests/s, shm/skipped, 100 connections"));
+    let found = std::fs::read_to_string(json.path()).unwrap();
+    let found: serde_json::Value = serde_json::from_str(&found).unwrap();
+    let line = &found["lines"][0];
+    assert_eq!(line["cells"].as_array().unwrap().len(), 6, "{found}");
+    for cell in line["cells"].as_array().unwrap() {
+        assert_eq!(cell["errors"]["total"], 0, "{cell}");
+        assert_eq!(cell["rounds"], 2, "{cell}");
+    }
+    assert_eq!(line["figures"][0]["ratio"]["rounds"], 2, "{found}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}

@@ -178,12 +178,21 @@ impl<'a> Turns<'a> {
                 }
             }
             // It said that it would.
-            Err(Broken::Closed) if closes => self.reopen(lane, None),
+            Err(Broken::Closed | Broken::Failed(_)) if closes => self.reopen(lane, None),
             Err(broken) => self.reopen(lane, Some(&broken)),
         }
         if !is_trim {
             self.untrimmed_bytes += appended_bytes;
             self.trim(now);
+        }
+    }
+
+    /// Returns true if there is something left to send.
+    fn has_more(&self) -> bool {
+        match (&self.phase, self.plan.limit) {
+            (Phase::Drain, _) => false,
+            (Phase::Measure { .. }, Limit::Requests(all)) => self.issued < all,
+            _ => true,
         }
     }
 
@@ -238,7 +247,7 @@ impl<'a> Turns<'a> {
         }
         let was_good = old.replied > 0;
         drop(old);
-        if !was_good || matches!(self.phase, Phase::Drain) {
+        if !was_good || !self.has_more() {
             return;
         }
         match self.connect(lane) {
@@ -372,3 +381,55 @@ const EVENTS: usize = 256;
 const SCRATCH_BYTES: usize = 64 << 10;
 /// How often connections are looked at that may be late.
 const CHECK_EVERY: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::TcpListener,
+        thread,
+    };
+
+    use super::*;
+
+    /// Time in an allocator is time that the server is not asked anything.
+    #[test]
+    fn requests_do_not_allocate() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = listener.local_addr().unwrap();
+        let request = Request::new("POST", target, "/", &[7; 100]).expect_status(201).repeated(4);
+        let request_bytes = request.len_bytes();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (mut stream, mut request) = (stream.unwrap(), vec![0; request_bytes]);
+                stream.set_nodelay(true).unwrap();
+                while stream.read_exact(&mut request).is_ok() {
+                    // In two pieces, so that heads are cut, too.
+                    for piece in ["HTTP/1.1 201 Created\r\nContent-", "Length: 0\r\n\r\n"] {
+                        let _gone = stream.write_all(piece.as_bytes());
+                    }
+                }
+            }
+        });
+        let allocations = |requests| {
+            let plan = Plan {
+                target,
+                connections: 1,
+                pipeline: 4,
+                request: request.clone(),
+                limit: Limit::Requests(requests),
+                warm_up: Duration::ZERO,
+                patience: Duration::from_secs(10),
+                trim: None,
+                cores: Vec::new(),
+                pid: None,
+            };
+            let info = allocation_counter::measure(|| {
+                assert_eq!(run(&plan).unwrap().requests, requests);
+            });
+            info.count_total
+        };
+        let (few, many) = (allocations(100), allocations(2000));
+        assert_eq!(few, many);
+    }
+}
