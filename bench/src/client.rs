@@ -56,7 +56,8 @@ pub enum Limit {
     Time(Duration),
 }
 
-/// A request of another kind, on a connection of its own, whenever enough was appended.
+/// A request of another kind, on a connection of its own: whenever enough was appended, and at the
+/// end.
 #[derive(Clone, Debug)]
 pub struct Trim {
     /// What is sent.

@@ -45,7 +45,7 @@ pub(crate) struct Args {
     /// Status that every reply has to have [default: 201, with --get 200]
     #[arg(long)]
     expect: Option<u16>,
-    /// Trim Impasto's log whenever so many bytes were appended
+    /// Trim Impasto's log whenever so many bytes were appended, and at the end
     #[arg(long, value_parser = cli::size, conflicts_with = "get")]
     trim: Option<u64>,
     /// Give up a request that has no reply after so many seconds

@@ -248,19 +248,33 @@ fn a_real_server_answers_as_expected() {
     }
 }
 
+/// Requests of 64 KiB, and a trim after so many bytes.
+fn trimming(target: SocketAddr, requests: u64, every_bytes: u64) -> Plan {
+    let mut plan = plan(target, 4, requests);
+    plan.request = Request::new("POST", target, "/v1/logs/a", &[7; 64 << 10]).expect_status(201);
+    let trim = format!("/v1/logs/a?before={}", u64::MAX);
+    plan.trim = Some(Trim { request: Request::new("DELETE", target, &trim, b""), every_bytes });
+    plan
+}
+
 /// Without a trim the region of 32 MiB is full before the end; with it, nothing is refused.
 #[test]
 fn a_trimmer_keeps_a_region_from_filling_up() {
     let server = Impasto::start(&[]);
-    let mut plan = plan(server.address, 4, 1000);
-    let body = vec![7; 64 << 10];
-    plan.request = Request::new("POST", server.address, "/v1/logs/a", &body).expect_status(201);
-    let trim = format!("/v1/logs/a?before={}", u64::MAX);
-    let request = Request::new("DELETE", server.address, &trim, b"");
-    plan.trim = Some(Trim { request, every_bytes: 4 << 20 });
-    let outcome = client::run(&plan).unwrap();
+    let outcome = client::run(&trimming(server.address, 1000, 4 << 20)).unwrap();
     assert_eq!((outcome.requests, outcome.errors.total()), (1000, 0), "{outcome}");
     assert!(outcome.trims > 5, "{outcome}");
+}
+
+/// Loads that are each too short for a trim would fill a region together.
+#[test]
+fn a_short_load_trims_what_it_leaves() {
+    let server = Impasto::start(&[]);
+    let plan = trimming(server.address, 40, u64::MAX);
+    for _ in 0..30 {
+        let outcome = client::run(&plan).unwrap();
+        assert_eq!((outcome.errors.total(), outcome.trims), (0, 1), "{outcome}");
+    }
 }
 
 /// Several threads share connections and requests, and each is counted once.

@@ -76,7 +76,7 @@ pub(super) struct CellReport {
     name: String,
     rounds: usize,
     /// By name, with the number of digits behind the point.
-    columns: [(&'static str, usize, Option<Spread>); 7],
+    columns: [(&'static str, usize, Option<Spread>); 8],
     tally: Tally,
 }
 
@@ -93,6 +93,7 @@ impl CellReport {
                 ("CPU us/req", 2, rounds.of(index, |s| s.server_us)),
                 ("server %", 0, rounds.of(index, |s| 100.0 * s.server_busy)),
                 ("client %", 0, rounds.of(index, |s| 100.0 * s.client_busy)),
+                ("wait %", 1, rounds.of(index, |s| 100.0 * s.wait)),
             ],
             tally: rounds.tallies[index].clone(),
         };
@@ -184,20 +185,20 @@ impl fmt::Display for Line {
         if let Some(first) = self.cells.first() {
             write!(f, "  {:<22}{:>4}", "median of", "n")?;
             for (name, ..) in first.columns {
-                write!(f, "{name:>12}")?;
+                write!(f, "{name:>11}")?;
             }
-            writeln!(f, "{:>10}{:>10}{:>8}", "repeated", "dropped", "failed")?;
+            writeln!(f, "{:>9}{:>8}", "dropped", "failed")?;
         }
         for cell in &self.cells {
             write!(f, "  {:<22}{:>4}", cell.name, cell.rounds)?;
             for (_, digits, spread) in cell.columns {
                 match spread {
-                    Some(spread) => write!(f, "{:>12.digits$}", spread.median)?,
-                    None => write!(f, "{:>12}", "-")?,
+                    Some(spread) => write!(f, "{:>11.digits$}", spread.median)?,
+                    None => write!(f, "{:>11}", "-")?,
                 }
             }
-            let Tally { repeated, waited, failed, errors } = &cell.tally;
-            writeln!(f, "{repeated:>10}{waited:>10}{failed:>8}")?;
+            let Tally { waited, failed, errors, .. } = &cell.tally;
+            writeln!(f, "{waited:>9}{failed:>8}")?;
             if errors.total() > 0 {
                 writeln!(f, "  {:<22}    errors: {errors}", "")?;
             }

@@ -70,7 +70,8 @@ pub(super) struct Sample {
     pub(super) server_us: f64,
     pub(super) server_busy: f64,
     pub(super) client_busy: f64,
-    wait: f64,
+    /// What part of the window client or server, whichever is more, waited for a CPU.
+    pub(super) wait: f64,
 }
 
 /// All windows.
