@@ -21,7 +21,7 @@ use impasto::{
         layout::{Geometry, MediumKind},
     },
     ring::{Limits, UringPort, listen},
-    server::{self, Parts, Worker, config},
+    server::{self, Parts, Shared, SharedParts, Worker, config},
     uring::Uring,
 };
 
@@ -65,10 +65,12 @@ fn serve_on<L: Lines>(args: &ServeArgs, region: &Region, lines: L) -> Result<Inf
     let (store, _) = server::start(&mut io, &mut medium, &mut frames, superblock)?;
     let listener = listen(args.http)?;
     let address = listener.local_addr()?;
-    let limits = Limits { flows_max: config::FLOWS_MAX, ..Limits::default() };
+    let limits = Limits::default();
     let port = UringPort::new(&mut io, &frames, [listener], limits)?;
     let clock = Box::new(Instant::now);
-    let mut worker = Worker::new(Parts { io, port, medium, frames, store, geometry, clock });
+    let options = config::Options::default();
+    let shared = Shared::new(SharedParts { medium, frames, store, geometry, options });
+    let mut worker = Worker::new(Parts { io, port, shared, clock, busy_poll: false })?;
     tell(&format!("listening  http://{address}"));
     loop {
         worker.turn(None)?;
