@@ -106,7 +106,8 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
         if !self.core.store.is_read_only() && !self.own.stopping {
             self.core.store.reclaim(&mut Placer::new(&mut self.core.frames, Arrived::NONE));
         }
-        self.own.reclaiming = self.core.store.last_lsn() > last;
+        self.own.reclaiming =
+            self.core.store.last_lsn() > last || self.core.store.is_freeing();
         self.raise_front();
     }
 
@@ -122,10 +123,11 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
     }
 
     /// Returns true if space may come back that was set free before the request that has to wait
-    /// for it: by an effect that is not durable yet, or by the superblock under way.
+    /// for it: by an effect that is not durable yet, by a long trim that is not all freed yet, or
+    /// by the superblock under way.
     pub(crate) fn space_may_come(&self, wait: &mut SpaceWait) -> bool {
         let until = *wait.until.get_or_insert_with(|| self.core.store.last_lsn());
-        if self.core.store.durable() < until {
+        if self.core.store.durable() < until || self.core.store.is_freeing() {
             return true;
         }
         // It may have been started too early to say all; then the next one does. Not more of them:

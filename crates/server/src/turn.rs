@@ -29,8 +29,12 @@ impl<'a, I: Enter, P: Port<I>, M: Medium<I>> Turn<'a, I, P, M> {
         self.engine.receive();
         self.take_sent();
         self.take_slots();
+        // What a long trim frees, flows may wait for.
+        let mut stirred = self.engine.core.store.is_freeing();
         self.engine.reclaim();
-        let mut stirred = false;
+        if stirred {
+            self.wake_waiting();
+        }
         loop {
             self.engine.commit();
             if !self.take_events() {

@@ -37,14 +37,25 @@ impl Entry {
     }
 }
 
+/// An entry as it is kept: the sum tells its length, and that of all that a trim leaves, too.
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    lsn: Lsn,
+    checksum: u64,
+    /// Bytes of the log's values before it, since the index was made.
+    before: u64,
+    extents_at: u32,
+    extents: u16,
+    inline: bool,
+    unread: bool,
+}
+
 /// A named log.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
     pub(crate) name: Box<str>,
     pub(crate) first: u64,
     pub(crate) next: u64,
-    /// Bytes of the values.
-    pub(crate) bytes: u64,
     /// The newest record that is about this log.
     pub(crate) changed: Lsn,
     /// The record that holds its name, `first` and `next`; re-appended before its segment is
@@ -52,7 +63,13 @@ pub(crate) struct Log {
     pub(crate) state: Lsn,
     /// The trim after `state`, if there is one.
     pub(crate) trim: Option<Lsn>,
-    entries: VecDeque<Entry>,
+    /// The last trim of this run.
+    pub(crate) trimmed: Lsn,
+    entries: VecDeque<Kept>,
+    /// The first of `entries` that are dead: nobody finds them, their space is still to be freed.
+    dead: usize,
+    /// Bytes of all values since the index was made.
+    appended: u64,
     /// Extents of the entries, in their order.
     extents: VecDeque<Extent>,
     /// Number of the first of `extents`.
@@ -62,7 +79,8 @@ pub(crate) struct Log {
 impl Log {
     pub(crate) fn info(&self) -> LogInfo {
         let records = self.next - self.first;
-        LogInfo { first: self.first, next: self.next, records, bytes: self.bytes }
+        let bytes = self.appended - self.before(self.dead);
+        LogInfo { first: self.first, next: self.next, records, bytes }
     }
 
     pub(crate) const fn is_empty(&self) -> bool {
@@ -70,32 +88,71 @@ impl Log {
     }
 
     /// Appends the record `next`.
-    pub(crate) fn push(&mut self, mut entry: Entry, extents: impl Iterator<Item = Extent>) {
-        let before = self.extents.len();
-        entry.extents_at = self.extents_first.wrapping_add(count(before));
+    pub(crate) fn push(&mut self, entry: Entry, extents: impl Iterator<Item = Extent>) {
+        let Entry { lsn, checksum, len, inline, unread, .. } = entry;
+        let earlier = self.extents.len();
+        let extents_at = self.extents_first.wrapping_add(count(earlier));
         self.extents.extend(extents);
-        entry.extents = u16::try_from(self.extents.len() - before).expect("at most 1,024");
-        self.bytes += u64::from(entry.len);
-        self.changed = entry.lsn;
+        let extents = u16::try_from(self.extents.len() - earlier).expect("at most 1,024");
+        let before = self.appended;
+        let kept = Kept { lsn, checksum, before, extents_at, extents, inline, unread };
+        self.entries.push_back(kept);
+        self.appended += u64::from(len);
+        self.changed = lsn;
         self.next += 1;
-        self.entries.push_back(entry);
     }
 
-    /// Removes the record `first`, and leaves its extents in `out`.
-    pub(crate) fn pop(&mut self, out: &mut Vec<Extent>) -> Option<Entry> {
-        let entry = self.entries.pop_front()?;
+    /// The records below `first`, at most all there are, are dead: from now on there are none such.
+    pub(crate) fn kill_below(&mut self, first: u64) {
+        let first = first.min(self.next);
+        if first > self.first {
+            self.dead += usize::try_from(first - self.first).expect("they are in memory");
+            self.first = first;
+        }
+    }
+
+    /// Returns true if [`pop_dead`](Self::pop_dead) has one.
+    pub(crate) const fn has_dead(&self) -> bool {
+        self.dead > 0
+    }
+
+    /// Removes the oldest dead record, and leaves its extents in `out`.
+    pub(crate) fn pop_dead(&mut self, out: &mut Vec<Extent>) -> Option<Entry> {
+        self.dead = self.dead.checked_sub(1)?;
+        let entry = self.at(0);
+        self.entries.pop_front();
         out.clear();
         out.extend(self.extents.drain(..usize::from(entry.extents)));
         self.extents_first = self.extents_first.wrapping_add(u32::from(entry.extents));
-        self.bytes -= u64::from(entry.len);
-        self.first += 1;
         Some(entry)
     }
 
     /// Returns the record `seq`, if it is there.
-    pub(crate) fn entry(&mut self, seq: u64) -> Option<&mut Entry> {
-        let index = usize::try_from(seq.checked_sub(self.first)?).ok()?;
-        self.entries.get_mut(index)
+    pub(crate) fn entry(&self, seq: u64) -> Option<Entry> {
+        self.index(seq).map(|index| self.at(index))
+    }
+
+    /// The value of the record `seq`, if it is still there, has been seen.
+    pub(crate) fn seen(&mut self, seq: u64) {
+        if let Some(index) = self.index(seq) {
+            self.entries[index].unread = false;
+        }
+    }
+
+    fn index(&self, seq: u64) -> Option<usize> {
+        let index = usize::try_from(seq.checked_sub(self.first)?).ok()?.checked_add(self.dead)?;
+        (index < self.entries.len()).then_some(index)
+    }
+
+    fn at(&self, index: usize) -> Entry {
+        let Kept { lsn, checksum, before, extents_at, extents, inline, unread } =
+            self.entries[index];
+        let len = u32::try_from(self.before(index + 1) - before).expect("a value has a u32");
+        Entry { lsn, checksum, len, inline, unread, extents, extents_at }
+    }
+
+    fn before(&self, index: usize) -> u64 {
+        self.entries.get(index).map_or(self.appended, |entry| entry.before)
     }
 
     /// Leaves the extents of `entry` in `out`.
@@ -107,7 +164,7 @@ impl Log {
 
     /// Returns the records with their sequence numbers.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (u64, Entry)> + '_ {
-        (self.first..).zip(self.entries.iter().copied())
+        (self.first..).zip((self.dead..self.entries.len()).map(|index| self.at(index)))
     }
 }
 

@@ -3,8 +3,16 @@
 //! The log shrinks from its oldest segment. A segment is dead when no append in it is live and no
 //! log's state stands in it. State moves rarely, so it would pin its segment for ever: when nothing
 //! else is left in the oldest segment, the state is appended again at the tail.
+//!
+//! A trim may kill millions of records. It takes effect at once, and what they held is freed a part
+//! at a time, by the calls that follow. A crash in between costs nothing: recovery frees the rest.
 
-use impasto_region::layout::{SEGMENT_BYTES, Superblock};
+use std::collections::VecDeque;
+
+use impasto_region::{
+    Extent,
+    layout::{SEGMENT_BYTES, Superblock},
+};
 
 use crate::{
     Lsn, Sink, Store,
@@ -17,6 +25,8 @@ use crate::{
 /// of their commit is at most 1/32 of them: less than what makes moving pay, or moved states would
 /// be worth moving again, for ever.
 const BYTES_PER_CALL: u64 = 128 << 10;
+/// Most dead records and extents of them freed in one call: likewise, about 0.1 ms.
+const DEAD_PER_CALL: usize = 8192;
 /// Most logs looked at in one call, once one was moved.
 const LOGS_PER_CALL: u32 = 4096;
 
@@ -27,6 +37,10 @@ pub(crate) struct Reclaim {
     live_bytes: u64,
     /// The first log that may have its state in the front segment.
     cursor: u32,
+    /// Logs with dead records whose space is not freed yet.
+    dead: VecDeque<u32>,
+    /// Extents of the record being freed.
+    extents: Vec<Extent>,
 }
 
 impl Reclaim {
@@ -48,12 +62,13 @@ impl Reclaim {
 }
 
 impl Store {
-    /// Moves state off the log's front, if that sets space free. Called once per turn, before
-    /// [`seal`](Self::seal); does a bounded part of the work.
+    /// Frees what trims have killed, and moves state off the log's front, if that sets space free.
+    /// Called once per turn, before [`seal`](Self::seal); does a bounded part of the work.
     ///
     /// # Durability
     /// Volatile, as [`apply`](Self::apply): the front is freed when what was moved is durable (D4).
     pub fn reclaim(&mut self, sink: &mut impl Sink) {
+        self.free_dead();
         // What was dead at the start, too: if nothing can be appended, no commit will set it free.
         self.advance();
         let Some(end) = self.front_to_move() else {
@@ -75,6 +90,45 @@ impl Store {
             }
             self.reclaim.cursor = (log + 1) % self.logs.len();
         }
+    }
+
+    /// Returns true if trims have killed more than was freed so far: there is work for the next
+    /// [`reclaim`](Self::reclaim), which need not wait for anything.
+    pub fn is_freeing(&self) -> bool {
+        !self.reclaim.dead.is_empty()
+    }
+
+    /// The records of a log below `first` are dead. Few of them are freed at once.
+    pub(crate) fn kill_below(&mut self, id: u32, first: u64) {
+        let log = self.logs.get_mut(id);
+        if !log.has_dead() {
+            self.reclaim.dead.push_back(id);
+        }
+        log.kill_below(first);
+        self.free_dead();
+    }
+
+    /// Frees dead records, a bounded number. D4: not before the last trim of their log is durable,
+    /// which is that one that killed them, or came after it.
+    fn free_dead(&mut self) {
+        let mut extents = std::mem::take(&mut self.reclaim.extents);
+        let mut left = DEAD_PER_CALL;
+        while let Some(&id) = self.reclaim.dead.front().filter(|_| left > 0) {
+            let log = self.logs.get_mut(id);
+            let Some(entry) = log.pop_dead(&mut extents) else {
+                self.reclaim.dead.pop_front();
+                continue;
+            };
+            left = left.saturating_sub(1 + extents.len());
+            self.reclaim.append_died(entry.record_bytes());
+            if !entry.inline {
+                self.space.kill(&extents, log.trimmed);
+            }
+            let segment = self.tail.segment_of(entry.lsn);
+            segment.live -= 1;
+            segment.died = segment.died.max(log.trimmed);
+        }
+        self.reclaim.extents = extents;
     }
 
     /// Returns the end of the front segment if its state is all that keeps it, and moving it pays:

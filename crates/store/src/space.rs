@@ -79,7 +79,8 @@ struct Buf {
 pub(crate) struct Space {
     pool: Pool,
     bufs: Box<[Buf]>,
-    /// Buffers without a live extent, to be looked at when the lsn is durable; in lsn order.
+    /// Buffers without a live extent, to be looked at when the lsn is durable. About in lsn order:
+    /// one that comes late waits for those before.
     dying: VecDeque<(Lsn, BufId)>,
     /// Body buffers with room behind what stands in them, and where it starts; the last one is
     /// filled next.

@@ -188,8 +188,8 @@ impl Store {
         let Some(id) = self.logs.find(name) else {
             return refused(self.logs_lsn, Refusal::NoSuchLog);
         };
-        let log = self.logs.get_mut(id);
-        let Some(&mut entry) = log.entry(seq) else {
+        let log = self.logs.get(id);
+        let Some(entry) = log.entry(seq) else {
             let LogInfo { first, next, .. } = log.info();
             let refusal =
                 if seq < first { Refusal::Trimmed { first } } else { Refusal::Future { next } };
@@ -231,32 +231,15 @@ impl Store {
         let (lsn, at) = self.tail.place(bytes, sink);
         sink.put(at, &record);
         let log = self.logs.get_mut(id);
-        log.changed = lsn;
+        (log.changed, log.trimmed) = (lsn, lsn);
         let before = log.trim.replace(lsn);
         self.tail.segment_of(lsn).state += 1;
         match before {
             Some(before) => self.state_died(before, lsn),
             None => self.reclaim.state_added(bytes),
         }
-        self.kill_below(id, first, lsn);
+        self.kill_below(id, first);
         done(lsn, Answer::Trimmed(self.logs.get(id).info()))
-    }
-
-    /// The records of a log below `first` are dead when `lsn` is durable (D4).
-    fn kill_below(&mut self, log: u32, first: u64, lsn: Lsn) {
-        let mut extents = std::mem::take(&mut self.found);
-        let log = self.logs.get_mut(log);
-        while log.first < first {
-            let entry = log.pop(&mut extents).expect("records from first to next are there");
-            self.reclaim.append_died(entry.record_bytes());
-            if !entry.inline {
-                self.space.kill(&extents, lsn);
-            }
-            let segment = self.tail.segment_of(entry.lsn);
-            segment.live -= 1;
-            segment.died = segment.died.max(lsn);
-        }
-        self.found = extents;
     }
 
     /// The state or trim record `old` was superseded by `lsn`.
@@ -282,10 +265,7 @@ impl Store {
     /// The value that a [`Load`] asked for is in its frames and was verified: it can be found from
     /// now on.
     pub fn loaded(&mut self, load: Load) {
-        // It may have been trimmed in the meantime.
-        if let Some(entry) = self.logs.get_mut(load.log).entry(load.seq) {
-            entry.unread = false;
-        }
+        self.logs.get_mut(load.log).seen(load.seq);
     }
 
     /// A send or a read holds the buffers of `extents`: they are not used again before

@@ -2,9 +2,9 @@
 
 mod common;
 
-use common::{MIB, Rig};
-use impasto_region::layout::MediumKind;
-use impasto_store::{LogInfo, Refusal};
+use common::{MIB, Random, Rig};
+use impasto_region::{Checksum, Extent, layout::MediumKind};
+use impasto_store::{Answer, FramesSink, LogInfo, Refusal, Request, Value};
 
 /// Without reclamation a 16 MiB region would be full after 16 MiB; this writes twenty times that.
 #[test]
@@ -170,7 +170,125 @@ fn a_trim_beyond_the_end_is_a_trim_to_the_end() {
     let mut rig = Rig::new(16, MediumKind::Disk);
     rig.append("a", b"one").unwrap();
     let info = LogInfo { first: 2, next: 2, records: 0, bytes: 0 };
-    assert_eq!(rig.trim("a", 1000), Ok(impasto_store::Answer::Trimmed(info)));
-    assert_eq!(rig.trim("a", 1), Ok(impasto_store::Answer::Trimmed(info)));
+    assert_eq!(rig.trim("a", 1000), Ok(Answer::Trimmed(info)));
+    assert_eq!(rig.trim("a", 1), Ok(Answer::Trimmed(info)));
     assert_eq!(rig.trim("b", 1), Err(Refusal::NoSuchLog));
+}
+
+/// One turn of the loop must not walk over millions of records: all connections would wait for it.
+/// Readers see the trim at once nevertheless.
+#[test]
+fn a_trim_of_many_records_is_freed_in_parts() {
+    let mut rig = Rig::new(32, MediumKind::Disk);
+    for _ in 0..60_000 {
+        rig.append("a", &[1; 150]).unwrap();
+    }
+    rig.commit();
+    let full = rig.store.free_bytes();
+    let info = LogInfo { first: 50_001, next: 60_001, records: 10_000, bytes: 1_500_000 };
+    assert_eq!(rig.trim("a", 50_001), Ok(Answer::Trimmed(info)));
+    assert_eq!(rig.read("a", 50_000), Err(Refusal::Trimmed { first: 50_001 }));
+    assert_eq!(rig.read("a", 50_001), Ok(vec![1; 150]));
+    let mut turns = 0;
+    while rig.store.is_freeing() {
+        rig.commit();
+        turns += 1;
+        if turns == 3 {
+            // Once more, over what is still to be freed.
+            rig.trim("a", 55_001).unwrap();
+        }
+    }
+    assert!(turns > 10, "{turns} turns");
+    rig.settle();
+    let freed = rig.store.free_bytes();
+    assert!(freed > full + 6 * MIB);
+    for _ in 0..20_000 {
+        rig.append("a", &[1; 150]).unwrap();
+    }
+    rig.trim("a", 70_001).unwrap();
+    rig.commit();
+    assert!(rig.store.is_freeing());
+    // Recovery frees what a crash has left over.
+    let mut rig = rig.reopen().unwrap();
+    assert!(!rig.store.is_freeing());
+    rig.settle();
+    assert!(rig.store.free_bytes() + 2 * MIB >= freed);
+    assert_eq!(rig.read("a", 70_001), Ok(vec![1; 150]));
+}
+
+/// D4: what is freed in parts waits for its trim, too.
+#[test]
+fn parts_are_not_free_before_their_trim_is_durable() {
+    let mut rig = Rig::new(16, MediumKind::Shm);
+    let buf = rig.store.take_landing().unwrap();
+    for n in 0..5_000 {
+        let extents = [0, 2].map(|half| Extent { buf, offset: n * 52 + half * 13, len: 26 });
+        let mut sum = Checksum::new();
+        extents.iter().for_each(|extent| sum.update(rig.frames.bytes(extent.span())));
+        let value = Value::Kept { extents: &extents, checksum: sum.value() };
+        rig.effect(Request::Append { log: "a", value }, &[]).answer.unwrap();
+    }
+    rig.store.return_landing(buf);
+    rig.commit();
+    let before = rig.store.free_bytes();
+    rig.trim("a", u64::MAX).unwrap();
+    assert!(rig.store.is_freeing());
+    for _ in 0..5 {
+        rig.store.reclaim(&mut FramesSink::new(&mut rig.frames, &[]));
+    }
+    assert!(!rig.store.is_freeing());
+    assert_eq!(rig.store.free_bytes(), before);
+    rig.commit();
+    assert!(rig.store.free_bytes() > before);
+}
+
+/// Numbers of a log, the sum of its lengths above all, while dead records are still to be freed.
+#[test]
+fn logs_are_what_the_model_says_while_they_are_freed() {
+    let mut random = Random::new(17);
+    let mut rig = Rig::new(16, MediumKind::Shm);
+    let (mut first, mut lens) = ([1; 3], [const { Vec::new() }; 3]);
+    let mut freeing = 0;
+    for _ in 0..150 {
+        let log = usize::try_from(random.below(3)).unwrap();
+        let name = log.to_string();
+        for _ in 0..random.below(6_000) {
+            let len = random.below(40);
+            if rig.append(&name, &vec![7; usize::try_from(len).unwrap()]).is_ok() {
+                lens[log].push(len);
+            }
+        }
+        let dead = random.below(lens[log].len() as u64 + 1);
+        if lens[log].is_empty() {
+            continue;
+        }
+        drop(lens[log].drain(..usize::try_from(dead).unwrap()));
+        first[log] += dead;
+        let records = lens[log].len() as u64;
+        let info = LogInfo {
+            first: first[log],
+            next: first[log] + records,
+            records,
+            bytes: lens[log].iter().sum(),
+        };
+        assert_eq!(rig.trim(&name, first[log]), Ok(Answer::Trimmed(info)));
+        freeing += u32::from(rig.store.is_freeing());
+        match random.below(8) {
+            0 => {
+                rig.commit();
+                rig = rig.reopen().unwrap();
+            }
+            1..5 => rig.commit(),
+            _ => {}
+        }
+        if let Some(len) = lens[log].first() {
+            assert_eq!(rig.read(&name, first[log]).unwrap().len() as u64, *len);
+        }
+    }
+    assert!(freeing > 10, "{freeing} trims were freed in parts");
+    for log in 0..3 {
+        rig.trim(&log.to_string(), u64::MAX).unwrap();
+    }
+    rig.settle();
+    assert!(!rig.store.is_freeing() && rig.store.free_bytes() > 11 * MIB);
 }

@@ -56,7 +56,8 @@ impl Seen {
     /// Records below `first` are dead.
     fn drop_below(&mut self, first: u64, scratch: &mut Vec<Extent>) -> Result<(), &'static str> {
         self.first = self.first.max(first);
-        while self.log.first < first && self.log.pop(scratch).is_some() {}
+        self.log.kill_below(first);
+        while self.log.pop_dead(scratch).is_some() {}
         if self.log.next < first { self.skip_to(first) } else { Ok(()) }
     }
 }

@@ -172,7 +172,8 @@ impl Rig {
         for _ in 0..10_000 {
             let before = self.store.last_lsn();
             self.commit();
-            if self.store.open_bytes() == 0 && self.store.last_lsn() == before {
+            let rests = !self.store.is_freeing() && self.store.open_bytes() == 0;
+            if rests && self.store.last_lsn() == before {
                 return;
             }
         }
