@@ -24,6 +24,12 @@ use crate::{
 /// Made by [`Recovery`](crate::Recovery). Not durable by itself: what [`apply`](Self::apply) does
 /// is volatile until the commit that holds it is [`completed`](Self::completed) and
 /// [`durable`](Self::durable) covers it.
+///
+/// Several workers share it behind a lock, which gives all effects one order (D3). Who takes the
+/// lock for [`apply`](Self::apply) or [`seal`](Self::seal) holds it until it has read
+/// [`found`](Self::found) or [`kept`](Self::kept) and has [pinned](Self::pin) what it goes on with:
+/// the next caller's answer stands in the same place. Nothing else is expected between two calls; a
+/// [`Load`] and reserved extents may come back by another thread.
 #[derive(Debug)]
 pub struct Store {
     pub(crate) superblock: Superblock,
@@ -257,7 +263,8 @@ impl Store {
         done(lsn, answer)
     }
 
-    /// Returns where the value of the last [`Answer::Found`] or [`Applied::Needs`] is.
+    /// Returns where the value of the last [`Answer::Found`] or [`Applied::Needs`] is, until the
+    /// next [`apply`](Self::apply).
     pub fn found(&self) -> &[Extent] {
         &self.found
     }
