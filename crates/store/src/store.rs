@@ -84,7 +84,8 @@ impl Store {
             Room::Seal => return Applied::Wait,
             Room::Here => self.tail.open(placing.bytes, &mut self.space),
         }
-        if let Value::Kept { extents, .. } = value
+        if placing.fulfils > 0
+            && let Value::Kept { extents, .. } = value
             && self.bodies.end(extents, &mut self.tail)
         {
             self.space.end_growth(extents);

@@ -160,7 +160,8 @@ impl Tail {
 
     /// Ends a [`promise`](Self::promise) of `bytes`.
     pub(crate) fn release(&mut self, bytes: u64) {
-        self.promised -= bytes;
+        let left = self.promised.checked_sub(bytes);
+        self.promised = left.expect("only what was promised is released");
     }
 
     /// Returns how much of the log is set aside.
