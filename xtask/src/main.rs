@@ -5,6 +5,7 @@
 //! | `ci` | all that a change has to pass; [`ci`] |
 //! | `tidy` | what neither compiler nor clippy checks; [`tidy`] |
 //! | `crash` | many crashes, of real processes and simulated; [`crash`] |
+//! | `loom` | every order of what threads do; [`loom`] |
 //! | `disk` | tests on a small file system that fills up; [`disk`] |
 
 #![forbid(unsafe_code)]
@@ -13,6 +14,7 @@
 mod ci;
 mod crash;
 mod disk;
+mod loom;
 mod run;
 mod tidy;
 
@@ -24,6 +26,7 @@ usage: cargo xtask <command>
   tidy [--bless]                 layering, unsafe, seams, rules, format; --bless renews the
                                  hashes in docs/format.md
   crash [--rounds N] [--seed N]  N kills (100) of a real process, 10 N simulated histories; release
+  loom                           every order of what threads do, in the shared pool; release
   disk [--deny-skips]            tests on a small ext4 in a loop device; needs root";
 
 /// What went wrong, said to a person.
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(tidy::Hashes::Compare),
         ["tidy", "--bless"] => tidy::run(tidy::Hashes::Renew),
         ["crash", options @ ..] => crash::Options::parse(options).and_then(|o| crash::run(&o)),
+        ["loom"] => loom::run(),
         ["disk"] => disk::run(disk::Skips::Allow),
         ["disk", "--deny-skips"] => disk::run(disk::Skips::Deny),
         _ => Err(USAGE.into()),

@@ -5,8 +5,8 @@
 //! restart, whatever their address is then. Four buffers make a segment.
 //!
 //! This crate knows where bytes stand, in the file ([`layout`]) and in memory ([`Frames`]), which
-//! buffers are free ([`Pool`]), and how a CPU writes lines back ([`CpuFlush`]). It does no I/O
-//! beyond creating, opening and mapping.
+//! buffers are free ([`Pool`], and [`SharedPool`] for several workers), and how a CPU writes lines
+//! back ([`CpuFlush`]). It does no I/O beyond creating, opening and mapping.
 
 #![deny(unsafe_code)]
 
@@ -27,4 +27,4 @@ pub use file::{Region, shm_probe};
 pub use flush::CpuFlush;
 pub use frames::{Frames, Loan, Map, SpanLoan};
 pub use id::{BufId, Extent, SegmentId, Span};
-pub use pool::Pool;
+pub use pool::{Pool, PoolCache, SharedPool};

@@ -9,7 +9,11 @@
 //! A segment changes its run by one swap at the boundary, so every operation takes constant time
 //! per buffer and nothing is allocated after construction.
 
+mod shared;
+
 use std::{fmt, mem};
+
+pub use shared::{PoolCache, SharedPool};
 
 use crate::{
     BufId, SegmentId,
