@@ -108,6 +108,22 @@ fn what_is_free_all_the_time_is_found() {
     });
 }
 
+/// While one searches, what it has in its hands is not lost to another that searches, too.
+#[test]
+fn two_that_search_at_the_same_time_both_find() {
+    loom::model(|| {
+        let pool = SharedPool::with_magazines(BufId(7)..BufId(9), 1, MAGAZINE_BUFS);
+        let mut sleeper = pool.cache();
+        let both = take(&mut sleeper, 2).unwrap();
+        sleeper.give(&both);
+        let [mut one, mut other] = [(); 2].map(|()| pool.cache());
+        let thread = thread::spawn(move || take(&mut one, 1));
+        let mine = take(&mut other, 1);
+        let theirs = thread.join().unwrap();
+        assert!(mine.is_some() && theirs.is_some() && mine != theirs);
+    });
+}
+
 /// Alloc on one core, free on another: the giver's magazine overflows, the taker's runs dry.
 #[test]
 fn one_takes_and_another_gives() {
