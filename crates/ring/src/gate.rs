@@ -168,15 +168,14 @@ impl Member {
 
     /// Notes that a flow of this port has ended, and wakes the ports that wait for it.
     pub(crate) fn end(&self, io: &mut Uring) {
-        self.seat.flows.fetch_sub(1, Ordering::Relaxed);
-        self.give_up(1, |seat| io.wake(&seat.waker));
+        self.give_back(io, 1);
     }
 
     /// Asks to be woken when a flow of any port ends. Whoever looks for room afterwards misses
     /// nothing.
     pub(crate) fn wait(&self) {
         self.seat.is_waiting.store(true, Ordering::SeqCst);
-        // SeqCst, here, in `give_up` and for the count: this store stands before our look at the
+        // SeqCst, here, in `give_back` and for the count: this store stands before our look at the
         // count, or the end of a flow before its look at this.
         self.gate.is_waited_for.store(true, Ordering::SeqCst);
     }
@@ -187,24 +186,30 @@ impl Member {
     }
 
     /// Takes no more connections, and closes those that nobody has taken.
-    pub(crate) fn close(&self) {
-        self.gate.seats().open.retain(|seat| !self.is_mine(seat));
-        // From here on nobody puts anything in.
-        let sockets = mem::take(&mut *lock(&self.seat.inbox));
-        self.seat.has_mail.store(false, Ordering::Relaxed);
-        self.seat.flows.fetch_sub(sockets.len(), Ordering::Relaxed);
-        self.give_up(sockets.len(), |_| {});
+    pub(crate) fn close(&self, io: &mut Uring) {
+        let sockets = self.close_inbox();
+        if !sockets.is_empty() {
+            self.give_back(io, sockets.len());
+        }
     }
 
-    /// Gives places back; tells `wake` who waits for them.
-    fn give_up(&self, places: usize, mut wake: impl FnMut(&Seat)) {
+    fn close_inbox(&self) -> VecDeque<Fd> {
+        self.gate.seats().open.retain(|seat| !self.is_mine(seat));
+        // From here on nobody puts anything in.
+        self.seat.has_mail.store(false, Ordering::Relaxed);
+        mem::take(&mut *lock(&self.seat.inbox))
+    }
+
+    /// Gives places back, and wakes who waits for one.
+    fn give_back(&self, io: &mut Uring, places: usize) {
+        self.seat.flows.fetch_sub(places, Ordering::Relaxed);
         self.gate.flows.fetch_sub(places, Ordering::SeqCst);
         if !self.gate.is_waited_for.swap(false, Ordering::SeqCst) {
             return;
         }
         for seat in &self.gate.seats().all {
             if seat.is_waiting.swap(false, Ordering::SeqCst) && !self.is_mine(seat) {
-                wake(seat);
+                io.wake(&seat.waker);
             }
         }
     }
@@ -216,9 +221,11 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        self.close();
+        drop(self.close_inbox());
         self.gate.seats().all.retain(|seat| !self.is_mine(seat));
-        self.give_up(self.seat.flows.load(Ordering::Relaxed), |_| {});
+        // Nobody is woken, for want of a ring: whoever waits sees it when the next flow ends.
+        let flows = self.seat.flows.load(Ordering::Relaxed);
+        self.gate.flows.fetch_sub(flows, Ordering::SeqCst);
     }
 }
 

@@ -385,7 +385,7 @@ impl Port<Uring> for UringPort {
 
     fn stop_accepting(&mut self, io: &mut Uring) {
         self.acceptor.stop(io);
-        self.member.close();
+        self.member.close(io);
     }
 
     fn drained(&mut self) -> Option<BufId> {
@@ -510,7 +510,7 @@ mod tests {
         let mut port = UringPort::with_gate(&mut io, &frames, [], limits, &gate).unwrap();
         let mut other = Uring::new(2).unwrap();
         let giver = Member::join(&gate, other.waker().unwrap());
-        giver.close();
+        giver.close(&mut other);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let clients = [(); 3].map(|()| TcpStream::connect(address).unwrap());

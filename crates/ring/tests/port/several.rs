@@ -144,6 +144,29 @@ fn the_limit_is_one_over_all_ports_and_a_flow_that_ends_anywhere_is_a_place() {
     }
 }
 
+/// Without care for who waits, a port that stops would use up the wake-up that the port which
+/// accepts waits for.
+#[test]
+fn a_port_that_stops_takes_no_wake_up_from_the_one_that_accepts() {
+    let (mut rigs, address, _gate) = two(2);
+    let _conns: Vec<_> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
+    until(&mut rigs, |rigs| opened(rigs) == [1, 1]);
+    rigs.iter_mut().for_each(Rig::turn);
+    let [first, second] = &mut rigs;
+    second.port.stop_accepting(&mut second.io);
+    let flow = second.opened[0];
+    second.port.close(&mut second.io, flow);
+    while second.port.flows() > 0 {
+        second.turn();
+    }
+    second.io.enter(Some(Duration::ZERO)).unwrap();
+    let start = Instant::now();
+    first.io.enter(Some(LONG)).unwrap();
+    assert!(start.elapsed() < LONG, "nobody woke the port that accepts");
+    first.look();
+    until(&mut rigs, |rigs| opened(rigs) == [2, 1]);
+}
+
 /// Without the end of the inbox, a connection on its way to a port that stops would hang, and its
 /// place would be lost.
 #[test]
