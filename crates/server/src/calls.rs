@@ -152,7 +152,7 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
             return self.park(flow, Parked::Medium);
         }
         self.core.store.pin(&extents);
-        let spans = self.core.jobs.spans(&extents);
+        let spans = self.core.jobs.spans(extents.iter().copied());
         let ticket = self.core.jobs.start(Job::Load(self.whose(flow), load, extents));
         self.core.medium.read(&mut self.own.io, &mut self.core.frames, ticket, &spans);
         self.core.jobs.give_spans(spans);

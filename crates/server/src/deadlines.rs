@@ -72,7 +72,7 @@ pub(crate) fn deadline(flow: &Flow, options: &Options) -> Option<(Instant, Late)
             time.map(|time| (flow.since + time, Late::Idle))
         }
         Input::Body(body) => {
-            let taken = u64::from(body.len - body.left) / BODY_BYTES_PER_SECOND_MIN;
+            let taken = u64::from(body.len) / BODY_BYTES_PER_SECOND_MIN;
             let slow = flow.since + options.body + std::time::Duration::from_secs(taken);
             Some((slow.min(flow.heard + options.body), Late::Request))
         }

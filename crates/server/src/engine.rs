@@ -10,7 +10,7 @@ use impasto_store::{Applied, Lsn, Request};
 use crate::{
     Enter,
     config::DISCARD_BYTES_MAX,
-    flow::{Flow, Input, Parked, Place, SpaceWait},
+    flow::{Flow, Input, Parked, SpaceWait},
     http::{Fault, Link, Status, reply},
     jobs::{Job, Whose},
     landing::Landing,
@@ -106,8 +106,7 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
         if !self.core.store.is_read_only() && !self.own.stopping {
             self.core.store.reclaim(&mut Placer::new(&mut self.core.frames, Arrived::NONE));
         }
-        self.own.reclaiming =
-            self.core.store.last_lsn() > last || self.core.store.is_freeing();
+        self.own.reclaiming = self.core.store.last_lsn() > last || self.core.store.is_freeing();
         self.raise_front();
     }
 
@@ -123,11 +122,12 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
     }
 
     /// Returns true if space may come back that was set free before the request that has to wait
-    /// for it: by an effect that is not durable yet, by a long trim that is not all freed yet, or
-    /// by the superblock under way.
+    /// for it: by an effect that is not durable yet, by a long trim that is not all freed yet, by
+    /// bodies that were given up, or by the superblock under way.
     pub(crate) fn space_may_come(&self, wait: &mut SpaceWait) -> bool {
         let until = *wait.until.get_or_insert_with(|| self.core.store.last_lsn());
-        if self.core.store.durable() < until || self.core.store.is_freeing() {
+        let is_freed = self.core.store.is_freeing() || self.core.jobs.drops_any();
+        if self.core.store.durable() < until || is_freed {
             return true;
         }
         // It may have been started too early to say all; then the next one does. Not more of them:
@@ -257,33 +257,11 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
         if let Input::Body(body) | Input::Whole(body) =
             std::mem::replace(&mut flow.input, Input::Discard)
         {
-            self.drop_place(body.place);
+            self.drop_body(body);
         }
         self.own.pools.give_bytes(std::mem::take(&mut flow.stash));
         self.own.pools.give_bytes(std::mem::take(&mut flow.backlog.bytes));
         flow.backlog.at = 0;
-    }
-
-    /// Gives back the memory of a body that will not be appended.
-    pub(crate) fn drop_place(&mut self, place: Place) {
-        if let Place::Reserved(extents) = &place {
-            self.core.store.unreserve(extents);
-        }
-        self.recycle_place(place);
-    }
-
-    /// Gives back the memory of a body that was appended.
-    pub(crate) fn recycle_place(&mut self, place: Place) {
-        match place {
-            Place::Collected(bytes) => self.own.pools.give_bytes(bytes),
-            Place::Landed(pieces) => {
-                for piece in &pieces {
-                    self.own.landing.unhold(self.own.port.ring(), piece.buf);
-                }
-                self.own.pools.give_extents(pieces);
-            }
-            Place::Reserved(extents) => self.own.pools.give_extents(extents),
-        }
     }
 
     /// Receives on `flow` again, if that was paused.

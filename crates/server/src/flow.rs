@@ -15,12 +15,13 @@
 
 use std::time::Instant;
 
+use impasto_media::Ticket;
 use impasto_region::{Checksum, Extent};
 use impasto_ring::FlowId;
 use impasto_store::Lsn;
 
 use crate::{
-    http::{Call, Link, LogName},
+    http::{Call, Chunks, Link, LogName},
     output::Output,
 };
 
@@ -91,7 +92,8 @@ pub(crate) enum Parked {
 pub(crate) struct Opening {
     pub(crate) log: LogName,
     pub(crate) link: Link,
-    pub(crate) len: u32,
+    /// Its length; `None`: it comes in chunks.
+    pub(crate) len: Option<u32>,
     pub(crate) expects_continue: bool,
     pub(crate) wait: SpaceWait,
 }
@@ -110,13 +112,24 @@ pub(crate) struct SpaceWait {
 pub(crate) struct Body {
     pub(crate) log: LogName,
     pub(crate) link: Link,
-    /// Bytes of it that have not arrived.
-    pub(crate) left: u32,
+    pub(crate) rest: Rest,
+    /// Bytes that have arrived.
     pub(crate) len: u32,
     /// Of the bytes that have arrived.
     pub(crate) sum: Checksum,
     pub(crate) place: Place,
     pub(crate) wait: SpaceWait,
+    /// How many of its bytes the medium was given already, and under which ticket.
+    pub(crate) writing: Option<(Ticket, u32)>,
+}
+
+/// What of a body has not arrived.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Rest {
+    /// So many bytes.
+    Counted(u32),
+    /// Chunks up to the last one.
+    Chunked(Chunks),
 }
 
 /// Where the bytes of a body are.
@@ -264,6 +277,6 @@ mod tests {
     fn an_idle_flow_costs_a_few_hundred_bytes() {
         let flow = Flow::new(FlowId { index: 0, generation: 0 }, Instant::now());
         assert!(flow.is_idle() && !flow.output.is_furnished());
-        assert!(size_of::<Option<Flow>>() <= 768, "{} bytes", size_of::<Option<Flow>>());
+        assert!(size_of::<Option<Flow>>() <= 800, "{} bytes", size_of::<Option<Flow>>());
     }
 }

@@ -2,22 +2,19 @@
 //! belong.
 
 use impasto_media::Medium;
-use impasto_region::{Checksum, layout::BLOCK_BYTES};
 use impasto_ring::Port;
-use impasto_store::{Lsn, Refusal};
 
 use crate::{
     Enter,
-    config::{HEAD_BYTES_MAX, INLINE_BYTES_MAX, PIECES_MAX, SKIP_BYTES_MAX},
+    config::{HEAD_BYTES_MAX, SKIP_BYTES_MAX},
     engine::Engine,
-    flow::{Asked, Backlog, Body, Flow, Input, Opening, Parked, Place, SpaceWait},
-    http::{self, Call, Fault, Framing, Head, Link, Status, reply},
-    jobs::Job,
+    flow::{Asked, Backlog, Flow, Input, Opening, SpaceWait},
+    http::{self, Call, Fault, Framing, Head, Link, Status},
     placer::Arrived,
 };
 
 const LENGTH: Fault = Fault::new(Status::LengthRequired, "a Content-Length is required");
-const TOO_LONG: Fault =
+pub(crate) const TOO_LONG: Fault =
     Fault::new(Status::BodyTooLong, "the body is longer than this server takes (--value-max)");
 
 impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
@@ -147,7 +144,7 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
         let link = if self.own.stopping { Link::Close } else { head.link };
         flow.is_fresh = false;
         let fault = match head.call {
-            Ok(Call::Append(log)) => match self.body_len(head) {
+            Ok(Call::Append(log)) => match self.declared(head) {
                 Ok(len) => {
                     let (expects_continue, wait) = (head.expects_continue, SpaceWait::default());
                     let opening = Opening { log, link, len, expects_continue, wait };
@@ -168,175 +165,23 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
         self.go_on(flow, link, skip);
     }
 
-    /// Returns the length of the body of an append.
-    fn body_len(&self, head: &Head) -> Result<u32, Fault> {
-        let Framing::Length(len) = head.framing else {
-            return Err(LENGTH);
-        };
-        let fits = u32::try_from(len).ok().filter(|len| *len <= self.core.options.value_bytes_max);
-        fits.ok_or(TOO_LONG)
-    }
-
-    /// Begins an append, if there is space for it.
-    fn open_body(&mut self, flow: &mut Flow, mut opening: Opening, has_come: bool) {
-        match self.place_body(&opening) {
-            Ok(body) => {
-                // No byte of the body has come: its sender waits to be told.
-                if opening.expects_continue && body.len > 0 && !has_come {
-                    let write = |out: &mut Vec<u8>| out.extend_from_slice(reply::CONTINUE);
-                    self.reply(flow, Lsn(0), &[], write);
-                }
-                flow.since = self.own.now;
-                let is_empty = body.len == 0;
-                flow.input = Input::Body(body);
-                if is_empty {
-                    let mut nothing = Arrived::NONE;
-                    self.take_body(flow, &mut nothing);
-                }
-            }
-            Err(Refusal::NoSpace) if self.space_may_come(&mut opening.wait) => {
-                flow.input = Input::Opening(opening);
-                self.park(flow, Parked::Medium);
-            }
-            Err(refusal) => {
-                let Opening { link, len, expects_continue, .. } = opening;
-                let (link, skip) =
-                    past_body(Framing::Length(u64::from(len)), expects_continue, link);
-                self.answer_fault(flow, reply::fault(refusal), link, false);
-                self.go_on(flow, link, skip);
+    /// Returns the length of the body of an append, if the head says it.
+    fn declared(&self, head: &Head) -> Result<Option<u32>, Fault> {
+        let max = self.core.options.value_bytes_max;
+        match head.framing {
+            Framing::None => Err(LENGTH),
+            Framing::Chunked => Ok(None),
+            Framing::Length(len) => {
+                let fits = u32::try_from(len).ok().filter(|len| *len <= max);
+                fits.ok_or(TOO_LONG).map(Some)
             }
         }
-    }
-
-    /// Decides where the body of an append goes, and takes the room for it (D10).
-    fn place_body(&mut self, opening: &Opening) -> Result<Body, Refusal> {
-        let Opening { log, link, len, wait, .. } = *opening;
-        let profile = self.core.medium.profile();
-        let reserves = len > INLINE_BYTES_MAX;
-        let in_log = if reserves { 0 } else { len };
-        self.core.store.admits(log.as_str(), in_log)?;
-        let place = if reserves {
-            let mut extents = self.own.pools.extents();
-            if let Err(refusal) = self.core.store.reserve(len, &mut extents) {
-                self.own.pools.give_extents(extents);
-                return Err(refusal);
-            }
-            Place::Reserved(extents)
-        } else if profile.keeps_landed && len > profile.inline_max {
-            Place::Landed(self.own.pools.extents())
-        } else {
-            Place::Collected(Vec::new())
-        };
-        Ok(Body { log, link, left: len, len, sum: Checksum::new(), place, wait })
-    }
-
-    /// Takes bytes of a body.
-    fn take_body(&mut self, flow: &mut Flow, rest: &mut Arrived<'_>) {
-        let Input::Body(body) = &mut flow.input else { unreachable!("a body is expected") };
-        let start = body.len - body.left;
-        let piece = rest.take(body.left as usize);
-        body.left -= u32::try_from(piece.len()).expect("a piece is a part of the body");
-        body.sum.update(piece.bytes(&self.core.frames));
-        // All of it in one piece goes to its record from where it is.
-        let whole = start == 0 && body.left == 0 && matches!(body.place, Place::Collected(_));
-        if !whole {
-            self.put_piece(body, start, piece);
-        }
-        if body.left > 0 {
-            return;
-        }
-        let Input::Body(body) = std::mem::replace(&mut flow.input, Input::Head) else {
-            unreachable!("a body is expected")
-        };
-        if matches!(body.place, Place::Reserved(_)) {
-            self.persist_body(flow, body);
-        } else {
-            self.append(flow, body, if whole { piece } else { Arrived::NONE });
-        }
-    }
-
-    /// Brings the piece of `body` that starts at `start` to its place.
-    pub(crate) fn put_piece(&mut self, body: &mut Body, start: u32, piece: Arrived<'_>) {
-        match (&mut body.place, piece) {
-            (Place::Landed(pieces), Arrived::Landed(extent)) => {
-                if let Some(last) = pieces.last_mut().filter(|last| last.adjoins(extent)) {
-                    last.len += extent.len;
-                    return;
-                }
-                if pieces.len() < PIECES_MAX {
-                    pieces.push(extent);
-                    self.own.landing.hold(self.own.port.ring(), extent.buf);
-                    return;
-                }
-                self.spill(body);
-                self.put_piece(body, start, piece);
-            }
-            (Place::Landed(_), Arrived::Copied(_)) => {
-                self.spill(body);
-                self.put_piece(body, start, piece);
-            }
-            (Place::Collected(bytes), _) => {
-                if bytes.capacity() == 0 {
-                    *bytes = self.own.pools.bytes();
-                    bytes.reserve(body.len as usize);
-                }
-                bytes.extend_from_slice(piece.bytes(&self.core.frames));
-            }
-            (Place::Reserved(extents), _) => {
-                let (mut skip, mut piece) = (start, piece);
-                for extent in extents {
-                    if skip >= extent.len {
-                        skip -= extent.len;
-                        continue;
-                    }
-                    let room = extent.part(skip, u32::MAX);
-                    piece.take(room.len as usize).place(&mut self.core.frames, room.span().at);
-                    skip = 0;
-                    if piece.is_empty() {
-                        break;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Copies what is held of a body, so that its landing buffers can be used again. It will stand
-    /// in its record.
-    pub(crate) fn spill(&mut self, body: &mut Body) {
-        let Place::Landed(pieces) = &body.place else {
-            return;
-        };
-        let mut bytes = self.own.pools.bytes();
-        for piece in pieces {
-            bytes.extend_from_slice(self.core.frames.bytes(piece.span()));
-        }
-        let landed = std::mem::replace(&mut body.place, Place::Collected(bytes));
-        self.recycle_place(landed);
-    }
-
-    /// D1: a long body is durable before a record names it.
-    fn persist_body(&mut self, flow: &mut Flow, mut body: Body) {
-        let Place::Reserved(extents) = &mut body.place else {
-            unreachable!("a long body is in reserved blocks")
-        };
-        // The job gives them back when it is done.
-        let extents = std::mem::take(extents);
-        let end = extents.last().expect("a long body is not empty").span().end();
-        let fill = end.next_multiple_of(BLOCK_BYTES) - end;
-        let fill = usize::try_from(fill).expect("less than a block");
-        self.core.frames.store(end, &ZEROES[..fill]);
-        let spans = self.core.jobs.spans(&extents);
-        let ticket = self.core.jobs.start(Job::Body(self.whose(flow), extents));
-        self.core.medium.persist(&mut self.own.io, &self.core.frames, ticket, &spans);
-        self.core.jobs.give_spans(spans);
-        flow.input = Input::Whole(body);
-        self.park(flow, Parked::Job);
     }
 }
 
 /// Returns what becomes of the connection if the body of a request is not taken, and how much of it
 /// to skip.
-fn past_body(framing: Framing, expects_continue: bool, link: Link) -> (Link, u64) {
+pub(crate) fn past_body(framing: Framing, expects_continue: bool, link: Link) -> (Link, u64) {
     let skip = match framing {
         Framing::None => 0,
         Framing::Length(length) => length,
@@ -347,5 +192,3 @@ fn past_body(framing: Framing, expects_continue: bool, link: Link) -> (Link, u64
     let ends = expects_continue || skip > SKIP_BYTES_MAX;
     (if ends { Link::Close } else { link }, skip)
 }
-
-static ZEROES: [u8; 4096] = [0; 4096];

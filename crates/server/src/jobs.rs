@@ -11,6 +11,10 @@ use impasto_store::Load;
 pub(crate) enum Job {
     /// The body of a flow's append, in reserved blocks.
     Body(Whose, Vec<Extent>),
+    /// The body of a flow's append that has not all come: the flow has its extents.
+    Filling,
+    /// A body that was given up while some of it was in flight.
+    Dropped(Vec<Extent>),
     /// A record that a flow asked for, pinned.
     Load(Whose, Load, Vec<Extent>),
     /// The superblock of this generation.
@@ -30,6 +34,7 @@ pub(crate) struct Jobs {
     by_ticket: Vec<Option<Job>>,
     free: Vec<usize>,
     loads: usize,
+    dropped: usize,
     /// For the next call of the medium.
     spans: Vec<Span>,
 }
@@ -45,11 +50,25 @@ impl Jobs {
         Ticket(index as u64)
     }
 
+    /// Returns true if space comes back that a body has given up.
+    pub(crate) const fn drops_any(&self) -> bool {
+        self.dropped > 0
+    }
+
+    /// Changes what a ticket stands for.
+    pub(crate) fn change(&mut self, ticket: Ticket, job: Job) {
+        let index = usize::try_from(ticket.0).expect("a ticket is an index");
+        self.dropped += usize::from(matches!(job, Job::Dropped(_)));
+        let before = self.by_ticket[index].replace(job);
+        assert!(matches!(before, Some(Job::Filling)), "a body changes while it fills");
+    }
+
     pub(crate) fn end(&mut self, ticket: Ticket) -> Job {
         let index = usize::try_from(ticket.0).expect("a ticket is an index");
         let job = self.by_ticket[index].take().expect("a ticket is ended once");
         self.free.push(index);
         self.loads -= usize::from(matches!(job, Job::Load(..)));
+        self.dropped -= usize::from(matches!(job, Job::Dropped(_)));
         job
     }
 
@@ -61,7 +80,7 @@ impl Jobs {
     pub(crate) fn superblock(&self) -> Option<u64> {
         self.by_ticket.iter().flatten().find_map(|job| match job {
             Job::Superblock(generation) => Some(*generation),
-            Job::Body(..) | Job::Load(..) => None,
+            _ => None,
         })
     }
 
@@ -73,15 +92,15 @@ impl Jobs {
                     let loading = blocks(loading.span());
                     extents.iter().any(|extent| loading.overlaps(blocks(extent.span())))
                 }),
-                Job::Body(..) | Job::Superblock(_) => false,
+                _ => false,
             })
     }
 
     /// Returns the whole blocks that hold `extents`, each block once, in a vector that
     /// [`give_spans`](Self::give_spans) takes back.
-    pub(crate) fn spans(&mut self, extents: &[Extent]) -> Vec<Span> {
+    pub(crate) fn spans(&mut self, extents: impl IntoIterator<Item = Extent>) -> Vec<Span> {
         let mut spans = std::mem::take(&mut self.spans);
-        spans.extend(extents.iter().map(|extent| blocks(extent.span())));
+        spans.extend(extents.into_iter().map(|extent| blocks(extent.span())));
         spans.sort_unstable_by_key(|span| span.at);
         spans.dedup_by(|next, last| {
             let joins = next.at <= last.end();

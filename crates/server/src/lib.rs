@@ -5,12 +5,13 @@
 //! from and what makes them durable, so that the crash checker runs the same loop on simulated
 //! hardware.
 //!
-//! To follow a packet, read `turn` first, then in this order: `input` (bytes to
-//! requests), `calls` (requests to replies), `output` (replies to transmits); `engine` is what they
-//! share, `flow` what is theirs.
+//! To follow a packet, read `turn` first, then in this order: `input` (bytes to requests), `bodies`
+//! (of appends), `calls` (requests to replies), `output` (replies to transmits); `engine` is what
+//! they share, `flow` what is theirs, `shared` what all workers share.
 
 #![forbid(unsafe_code)]
 
+mod bodies;
 mod calls;
 pub mod config;
 mod deadlines;

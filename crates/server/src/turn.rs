@@ -35,6 +35,7 @@ impl<'a, I: Enter, P: Port<I>, M: Medium<I>> Turn<'a, I, P, M> {
         if stirred {
             self.wake_waiting();
         }
+        self.expire();
         loop {
             self.engine.commit();
             if !self.take_events() {
@@ -43,9 +44,12 @@ impl<'a, I: Enter, P: Port<I>, M: Medium<I>> Turn<'a, I, P, M> {
             stirred = true;
         }
         let is_news = self.tell_failure();
+        if is_news {
+            // What flows have given up.
+            self.take_events();
+        }
         self.engine.provide();
         self.release_replies();
-        self.expire();
         self.wake_peers(stirred, is_news);
     }
 
@@ -126,7 +130,12 @@ impl<'a, I: Enter, P: Port<I>, M: Medium<I>> Turn<'a, I, P, M> {
                 }
                 Event::Persisted(ticket, result) => self.persisted(ticket, &result),
                 Event::Read(ticket, result) => self.read(ticket, &result),
-                Event::Abandoned(_) => unreachable!("what is written is persisted"),
+                Event::Abandoned(ticket) => {
+                    let Job::Dropped(extents) = core.jobs.end(ticket) else {
+                        unreachable!("only what was dropped is abandoned")
+                    };
+                    self.engine.drop_place(Place::Reserved(extents));
+                }
             }
         }
         if any {
@@ -149,7 +158,9 @@ impl<'a, I: Enter, P: Port<I>, M: Medium<I>> Turn<'a, I, P, M> {
                 }
             }
             Job::Body(whose, extents) => self.hand(whose.worker, Ended::Body(whose.flow, extents)),
-            Job::Load(..) => unreachable!("a load is read, not persisted"),
+            Job::Load(..) | Job::Filling | Job::Dropped(_) => {
+                unreachable!("only whole bodies and superblocks are persisted")
+            }
         }
     }
 

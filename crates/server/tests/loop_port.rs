@@ -232,7 +232,7 @@ fn requests_that_cannot_be_understood_are_answered_and_closed() {
         ("nonsense\r\n\r\n", 400),
         ("GET / HTTP/2.0\r\n\r\n", 505),
         ("POST /v1/logs/a HTTP/1.1\r\n\r\n", 411),
-        ("POST /v1/logs/a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", 411),
+        ("POST /v1/logs/a HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
         ("POST /v1/logs/a HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
         ("POST /v1/logs/a HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: x\r\n\r\n", 400),
         ("POST /v1/logs/a HTTP/1.1\r\nContent-Length: +1\r\n\r\n", 400),

@@ -128,7 +128,7 @@ fn serves_and_serves_again(dir: &Path, kind: MediumKind) {
     let mut stream = sender.join().unwrap().unwrap();
     // A client that is early refused sees the answer.
     let mut refused = server.connect();
-    write!(refused, "POST /v1/logs/log HTTP/1.1\r\nContent-Length: 2000000\r\n\r\n").unwrap();
+    write!(refused, "POST /v1/logs/log HTTP/1.1\r\nContent-Length: 70000000\r\n\r\n").unwrap();
     let sent = refused.write_all(&vec![0; 900_000]);
     let mut answer = String::new();
     refused.read_to_string(&mut answer).unwrap();

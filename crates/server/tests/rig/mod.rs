@@ -20,7 +20,7 @@ use impasto_server::{
     config::{Options, landing_bufs},
     start,
 };
-use impasto_sim::{Fate, Model, Power, SimDev, SimLines};
+use impasto_sim::{Fate, Model, Power, Rng, SimDev, SimLines};
 
 pub const MIB: u64 = 1 << 20;
 
@@ -199,15 +199,29 @@ pub const MEDIA: [MediumKind; 2] = [MediumKind::Disk, MediumKind::Shm];
 impl Rig {
     /// Serves a new region of `mib` MiB.
     pub fn new(kind: MediumKind, mib: u64) -> Self {
+        Self::with_options(kind, mib, Options::default())
+    }
+
+    /// Serves a new region of `mib` MiB with `options`.
+    pub fn with_options(kind: MediumKind, mib: u64, options: Options) -> Self {
+        let (image, superblock) = Self::fresh(kind, mib);
+        Self::serve(image, superblock, options)
+    }
+
+    fn fresh(kind: MediumKind, mib: u64) -> (Vec<u8>, Superblock) {
         let geometry = Geometry::new(mib * MIB).unwrap();
         let superblock = Superblock::fresh(geometry, kind);
         let mut image = vec![0; usize::try_from(geometry.region_bytes()).unwrap()];
         image[..4096].copy_from_slice(&superblock.encode());
-        Self::on(image, superblock)
+        (image, superblock)
     }
 
     /// Serves the region in `image`, whose superblock is given.
     pub fn on(image: Vec<u8>, superblock: Superblock) -> Self {
+        Self::serve(image, superblock, Options::default())
+    }
+
+    fn serve(image: Vec<u8>, superblock: Superblock, options: Options) -> Self {
         let geometry = superblock.geometry;
         let bufs = landing_bufs(geometry);
         let dev = SimDev::new(image.clone(), 1, Model::ALL[0], Power::new());
@@ -235,7 +249,6 @@ impl Rig {
         let (port, tap) = (LoopPort::new(256), Tap::default());
         let peer = port.peer();
         let clock = Rc::clone(&now);
-        let options = Options::default();
         let shared = Shared::new(SharedParts { medium, frames, store, geometry, options });
         let worker = Worker::new(Parts {
             io,
@@ -293,6 +306,16 @@ impl Rig {
         Self::on(image, superblock)
     }
 
+    /// Takes turns until all that was started is done.
+    pub fn finish(&mut self) {
+        self.settle();
+        while self.peer.has_arrivals() {
+            self.settle();
+        }
+        // The last turn may have started something.
+        self.settle();
+    }
+
     /// Lets time pass.
     pub fn pass(&mut self, time: Duration) {
         self.now.set(self.now.get() + time);
@@ -315,7 +338,9 @@ impl Rig {
     /// Sends one request on a new flow, and returns its reply.
     pub fn once(&mut self, request: impl AsRef<[u8]>) -> Reply {
         let flow = self.open();
-        let answer = self.talk(flow, request);
+        self.peer.push(flow, request.as_ref());
+        self.finish();
+        let answer = self.peer.take_sent(flow);
         let mut replies = replies(&answer);
         assert_eq!(replies.len(), 1, "{}", String::from_utf8_lossy(&answer));
         self.peer.reset(flow);
@@ -383,4 +408,12 @@ pub fn ask(method: &str, target: &str) -> String {
 /// A value of `len` bytes that is not like another.
 pub fn value(len: usize, salt: u8) -> Vec<u8> {
     (0..len).map(|at| u8::try_from(at * 7 % 251).unwrap() ^ salt).collect()
+}
+
+/// Returns numbers from the seed of this run, which is printed.
+#[expect(clippy::print_stdout, reason = "shown when the test fails")]
+pub fn seed() -> Rng {
+    let seed = std::env::var("IMPASTO_SEED").map_or(1, |text| text.parse().unwrap());
+    println!("IMPASTO_SEED={seed}");
+    Rng::new(seed)
 }
