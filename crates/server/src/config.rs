@@ -30,6 +30,10 @@ pub const STOP_TIME: Duration = Duration::from_secs(10);
 pub const OUTPUT_BYTES_MAX: u64 = 256 << 10;
 /// Nor one with so many replies to be sent.
 pub const OUTPUT_REPLIES_MAX: usize = 1024;
+/// What arrives for flows that cannot go on is kept, up to so much for all flows of a worker; then
+/// nobody is received from until there is less of it, and clients that send and take no replies are
+/// cut off.
+pub const BACKLOG_BYTES_MAX: usize = 64 << 20;
 /// A stored value up to this length is copied behind its head: cheaper than a part of its own.
 pub const COPY_BYTES_MAX: u32 = 512;
 

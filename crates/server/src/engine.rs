@@ -9,8 +9,8 @@ use impasto_store::{Applied, Lsn, Request};
 
 use crate::{
     Enter,
-    config::DISCARD_BYTES_MAX,
-    flow::{Flow, Input, Parked, SpaceWait},
+    config::{BACKLOG_BYTES_MAX, DISCARD_BYTES_MAX},
+    flow::{Backlog, Flow, Input, Parked, SpaceWait},
     http::{Fault, Link, Status, reply},
     jobs::{Job, Whose},
     landing::Landing,
@@ -40,6 +40,8 @@ pub(crate) struct Own<I, P> {
     pub(crate) waiting: VecDeque<FlowId>,
     /// For bytes that are written once and copied once.
     pub(crate) copy: Vec<u8>,
+    /// Bytes of all backlogs.
+    pub(crate) backlog_bytes: usize,
     /// When this turn is.
     pub(crate) now: Instant,
     /// True once a clean stop has begun.
@@ -260,8 +262,9 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
             self.drop_body(body);
         }
         self.own.pools.give_bytes(std::mem::take(&mut flow.stash));
-        self.own.pools.give_bytes(std::mem::take(&mut flow.backlog.bytes));
-        flow.backlog.at = 0;
+        let Backlog { bytes, at } = std::mem::take(&mut flow.backlog);
+        self.own.backlog_bytes -= bytes.len() - at;
+        self.own.pools.give_bytes(bytes);
     }
 
     /// Receives on `flow` again, if that was paused.
@@ -281,8 +284,12 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
         self.own.port.close(&mut self.own.io, flow.id);
     }
 
-    /// Gives the port buffers to land in, for those that are drained.
+    /// Gives the port buffers to land in, for those that are drained; not while the backlogs hold
+    /// too much: then the kernel's buffers fill, and peers wait.
     pub(crate) fn provide(&mut self) {
+        if self.own.backlog_bytes > BACKLOG_BYTES_MAX {
+            return;
+        }
         let keeps = self.core.medium.profile().keeps_landed;
         while let Some(buf) = self.own.port.drained() {
             if keeps {

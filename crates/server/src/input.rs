@@ -32,6 +32,7 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
             flow.backlog.bytes = self.own.pools.bytes();
         }
         flow.backlog.bytes.extend_from_slice(rest.bytes(&self.core.frames));
+        self.own.backlog_bytes += rest.len();
         if !flow.paused {
             flow.paused = true;
             self.own.port.pause(&mut self.own.io, flow.id);
@@ -47,6 +48,7 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
             let mut rest = Arrived::Copied(&backlog.bytes[backlog.at..]);
             self.feed(flow, &mut rest);
             let left = rest.len();
+            self.own.backlog_bytes -= backlog.bytes.len() - backlog.at - left;
             if left == 0 {
                 self.own.pools.give_bytes(backlog.bytes);
             } else {

@@ -7,6 +7,7 @@ use impasto_ring::{FlowId, Part, Port, What};
 
 use crate::{
     Enter,
+    config::BACKLOG_BYTES_MAX,
     deadlines::{Deadlines, Late, deadline},
     engine::{Engine, Fate},
     flow::{Flow, Flows, Input, Parked, Place},
@@ -86,6 +87,22 @@ impl<'a, I: Enter, P: Port<I>, M: Medium<I>> Turn<'a, I, P, M> {
             self.spill();
         }
         self.engine.own.port.ring().release();
+        if self.engine.own.backlog_bytes > BACKLOG_BYTES_MAX {
+            self.cut_off_the_deaf();
+        }
+    }
+
+    /// Backlogs of clients that take no replies are not waited for: the longest goes first.
+    fn cut_off_the_deaf(&mut self) {
+        let is_deaf = |flow: &&mut Flow| flow.parked == Some(Parked::Output);
+        let deaf = self.flows.iter_mut().filter(is_deaf);
+        let mut deaf: Vec<_> = deaf.map(|flow| (flow.backlog.bytes.len(), flow.id)).collect();
+        deaf.sort_unstable();
+        while let Some((_, id)) = deaf.pop()
+            && self.engine.own.backlog_bytes > BACKLOG_BYTES_MAX
+        {
+            self.close(id);
+        }
     }
 
     /// Ends transmits: their memory is used again, their flows may go on.

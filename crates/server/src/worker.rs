@@ -82,6 +82,7 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Worker<I, P, M> {
             answering: Vec::new(),
             waiting: VecDeque::new(),
             copy: Vec::new(),
+            backlog_bytes: 0,
             now: clock(),
             stopping: false,
             reclaiming: false,

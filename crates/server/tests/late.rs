@@ -115,3 +115,23 @@ fn a_flow_that_always_has_half_a_request_is_not_late() {
         }
     }
 }
+
+/// What is sent ahead of replies that nobody takes would fill the memory, or keep all others from
+/// being received from.
+#[test]
+fn clients_that_only_send_are_cut_off_before_they_take_all_memory() {
+    let mut rig = Rig::new(MEDIA[0], 64);
+    rig.append("log", &value(1 << 20, 1));
+    rig.tap.stalls.set(true);
+    let asks = ask("GET", "/v1/logs/log/1").repeat(25_000);
+    let deaf: Vec<_> = (0..100).map(|_| rig.open()).collect();
+    for flow in &deaf {
+        rig.peer.push(*flow, asks.as_bytes());
+        rig.run();
+    }
+    let closed = deaf.iter().filter(|flow| rig.peer.is_closed(**flow)).count();
+    let bytes = asks.len() * (deaf.len() - closed);
+    assert!((60 << 20..66 << 20).contains(&bytes), "{closed} cut off, {bytes} bytes kept");
+    rig.tap.stalls.set(false);
+    assert_eq!(rig.append("log", b"x").status, 201);
+}
