@@ -27,7 +27,8 @@ use crate::{
     layout::{BLOCK_BYTES, BUF_BYTES, Geometry},
 };
 
-/// The memory of one worker: the region's bytes at the region's offsets, then landing buffers.
+/// The memory of a region while it is served: the region's bytes at the region's offsets, then
+/// landing buffers.
 #[derive(Debug)]
 pub struct Frames {
     map: Arc<Map>,
