@@ -122,6 +122,32 @@ impl SimDev {
         self.0.borrow().in_flight.len()
     }
 
+    /// As [`Dev::poll`], of the operations that are `wanted`: so that each loop takes what it has
+    /// started, where there are several.
+    pub fn poll_of(
+        &self,
+        frames: &mut Frames,
+        wanted: impl Fn(DevToken) -> bool,
+    ) -> Option<(DevToken, io::Result<()>)> {
+        let mut state = self.0.borrow_mut();
+        let index = state.completed.iter().position(|done| wanted(done.token))?;
+        let Completed { token, what, result } = state.completed.remove(index)?;
+        match what {
+            What::Write(Write { span, bytes, .. }) => {
+                let unchanged = *frames.bytes(span) == *bytes;
+                assert!(unchanged, "the bytes of {span:?} changed while their write was in flight");
+            }
+            What::Sync => {}
+            What::Read(loan, bytes) => frames.fill_span(loan, &bytes),
+        }
+        Some((token, result))
+    }
+
+    /// Returns true if an operation that is `wanted` has completed and was not polled.
+    pub fn has_completed(&self, wanted: impl Fn(DevToken) -> bool) -> bool {
+        self.0.borrow().completed.iter().any(|done| wanted(done.token))
+    }
+
     /// Makes a write fail with `EIO`; the first one to start on this disk is number 0.
     pub fn fail_write(&self, number: u64) {
         self.0.borrow_mut().faults.writes.insert(number);
@@ -181,16 +207,7 @@ impl<I> Dev<I> for SimDev {
     }
 
     fn poll(&mut self, _: &mut I, frames: &mut Frames) -> Option<(DevToken, io::Result<()>)> {
-        let Completed { token, what, result } = self.0.borrow_mut().completed.pop_front()?;
-        match what {
-            What::Write(Write { span, bytes, .. }) => {
-                let unchanged = *frames.bytes(span) == *bytes;
-                assert!(unchanged, "the bytes of {span:?} changed while their write was in flight");
-            }
-            What::Sync => {}
-            What::Read(loan, bytes) => frames.fill_span(loan, &bytes),
-        }
-        Some((token, result))
+        self.poll_of(frames, |_| true)
     }
 }
 

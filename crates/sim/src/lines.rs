@@ -3,7 +3,9 @@
 //! Fault model. The unit is the line of 64 bytes, the atom its aligned word of 8. [`Frames`] are
 //! the *live* image; the *durable* image is kept here. Nobody announces a store: it is seen when
 //! the images are compared.
-//! - A flush takes a *snapshot* of its lines, a fence makes the snapshots taken before durable.
+//! - A flush takes a *snapshot* of its lines, a fence makes the snapshots durable that the same CPU
+//!   took before, and so the older ones of the same lines: a line is written back in one order. It
+//!   says nothing about what another CPU has flushed ([`SimLines::run_on`]).
 //! - After a crash each word is what is durable, or any snapshot that was not fenced, or what was
 //!   live at the cut: evictions happen at any time and in any order, and tear lines.
 //! - Stores after the cut are not live at the cut: it is copied when the site of the cut is passed.
@@ -30,8 +32,10 @@ pub struct SimLines(Rc<RefCell<State>>);
 struct State {
     power: Power,
     durable: Vec<u8>,
-    /// By offset of the line: what was flushed and not fenced, in order.
-    flushed: BTreeMap<u64, Vec<Line>>,
+    /// By offset of the line: what was flushed and not fenced, in order, and by which CPU.
+    flushed: BTreeMap<u64, Vec<(usize, Line)>>,
+    /// The CPU that flushes and fences now.
+    cpu: usize,
     /// The live image at the cut.
     at_cut: Option<Vec<u8>>,
 }
@@ -53,7 +57,13 @@ impl SimLines {
     pub fn new(image: Vec<u8>, power: Power) -> Self {
         assert!(image.len().is_multiple_of(LINE_BYTES), "memory is whole lines");
         let flushed = BTreeMap::new();
-        Self(Rc::new(RefCell::new(State { power, durable: image, flushed, at_cut: None })))
+        let (cpu, at_cut) = (0, None);
+        Self(Rc::new(RefCell::new(State { power, durable: image, flushed, cpu, at_cut })))
+    }
+
+    /// Whatever comes now is done by this CPU; returns the one that did what came before.
+    pub fn run_on(&self, cpu: usize) -> usize {
+        std::mem::replace(&mut self.0.borrow_mut().cpu, cpu)
     }
 
     /// Returns the region as the next start may find it. If the power has not been cut, it is cut
@@ -86,13 +96,13 @@ impl Lines for SimLines {
             state.cut(frames);
             return;
         }
-        let line_bytes = LINE_BYTES as u64;
+        let (line_bytes, cpu) = (LINE_BYTES as u64, state.cpu);
         for index in span.at / line_bytes..span.end().div_ceil(line_bytes) {
             let at = Span::new(index * line_bytes, line_bytes);
             let mut line = [0; LINE_BYTES];
             line.copy_from_slice(&state.durable[range(at)]);
             copy_settled(frames, at, &mut line);
-            state.flushed.entry(at.at).or_default().push(line);
+            state.flushed.entry(at.at).or_default().push((cpu, line));
         }
     }
 
@@ -102,10 +112,15 @@ impl Lines for SimLines {
             state.cut(frames);
             return;
         }
-        for (at, snapshots) in std::mem::take(&mut state.flushed) {
-            let newest = snapshots.last().expect("a line is here because it was flushed");
-            state.durable[range(Span::new(at, LINE_BYTES as u64))].copy_from_slice(newest);
-        }
+        let State { durable, flushed, cpu, .. } = &mut *state;
+        flushed.retain(|at, snapshots| {
+            if let Some(newest) = snapshots.iter().rposition(|(by, _)| by == cpu) {
+                let line = range(Span::new(*at, LINE_BYTES as u64));
+                durable[line].copy_from_slice(&snapshots[newest].1);
+                snapshots.drain(..=newest);
+            }
+            !snapshots.is_empty()
+        });
     }
 }
 
@@ -143,7 +158,7 @@ impl State {
             for at in (page_at..page.end()).step_by(LINE_BYTES) {
                 let line = range(Span::new(at, LINE_BYTES as u64));
                 let snapshots = self.flushed.get(&at).into_iter().flatten();
-                let mut candidates: Vec<&[u8]> = snapshots.map(|line| &line[..]).collect();
+                let mut candidates: Vec<&[u8]> = snapshots.map(|(_, line)| &line[..]).collect();
                 candidates.push(&live[line.clone()]);
                 evict_line(&mut rng, likely, &candidates, &mut image[line]);
             }

@@ -7,6 +7,7 @@ use crate::fill;
 
 const OLD: u8 = 0x11;
 const NEW: u8 = 0x22;
+const NEWER: u8 = 0x33;
 
 struct Bench {
     frames: Frames,
@@ -90,6 +91,38 @@ fn a_fence_hardens_what_was_flushed_and_not_what_came_later() {
     let found = bench.crashes(8192, 64);
     assert!(found.iter().all(|line| all(&line[..32], NEW)));
     assert!(all(&found[0][32..], OLD));
+}
+
+/// A fence waits for the flushes of its own CPU: without that, a checker would not see a worker
+/// that fences what another one has flushed.
+#[test]
+fn a_fence_hardens_nothing_that_another_cpu_has_flushed() {
+    let mut bench = Bench::new();
+    bench.store(8192, 64, NEW);
+    bench.flush(8192, 64);
+    bench.lines.run_on(1);
+    bench.fence();
+    assert!(bench.crashes(8192, 64).iter().any(|found| all(found, OLD)));
+    bench.lines.run_on(0);
+    bench.fence();
+    assert!(bench.crashes(8192, 64).iter().all(|found| all(found, NEW)));
+}
+
+/// A line is written back in one order, whoever does it: what another CPU flushed before cannot
+/// come back after this.
+#[test]
+fn an_older_snapshot_of_another_cpu_does_not_outlive_a_fence() {
+    let mut bench = Bench::new();
+    for (cpu, byte) in [(0, OLD), (1, NEW), (0, NEWER)] {
+        bench.lines.run_on(cpu);
+        bench.store(8192, 64, byte);
+        bench.flush(8192, 64);
+    }
+    bench.lines.run_on(1);
+    bench.fence();
+    let crashes = bench.crashes(8192, 64);
+    assert!(crashes.iter().all(|found| !found.contains(&OLD)));
+    assert!(crashes.iter().any(|found| all(found, NEW)));
 }
 
 /// D1, on this memory: of two lines without a fence between them the second may be there alone.
