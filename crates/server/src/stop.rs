@@ -33,6 +33,8 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Worker<I, P, M> {
         let is_first = self.own.worker == 0;
         if is_first {
             self.locked(|turn| turn.engine.persist_clean_superblock());
+            // A medium that is done at once ends no wait.
+            self.turn(Some(Duration::ZERO))?;
             self.drain()?;
         }
         // Whoever was woken by the last turn is told with this.
