@@ -1,6 +1,7 @@
 //! Canaries: each breaks one rule at a seam or a medium, and the checker must see it.
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, VecDeque},
     io,
 };
@@ -8,10 +9,13 @@ use std::{
 use impasto_media::{CommitId, Dev, DevToken, Durability, Event, Lines, Medium, Profile, Ticket};
 use impasto_region::{Extent, Frames, Span, layout::Superblock};
 use impasto_server::Enter;
-use impasto_sim::{SimDev, SimLines};
+use impasto_sim::SimLines;
 use impasto_store::{Recovery, Step, Store};
 
-use crate::machine::{Any, Io};
+use crate::{
+    machine::Any,
+    wires::{Io, Routed},
+};
 
 /// Which rule is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,26 +32,32 @@ pub(crate) enum Canary {
     IgnoreHoles,
     /// D1: syncs do nothing.
     DropSyncs,
+    /// D3: whoever can go on is not told.
+    DropWakes,
+    /// D1: fences are another worker's than the flushes before them.
+    FenceElsewhere,
+    /// D4: commits that keep nothing, which is to say trims, are reported before they are durable.
+    TrimEarly,
     /// D6: a start goes on with the epoch that it finds.
     KeepEpoch,
 }
 
 pub(crate) fn lines(canary: Canary, lines: SimLines) -> impl Lines + 'static {
-    Fenceless { lines, drops: canary == Canary::DropFences }
+    Fenceless { lines, canary }
 }
 
-pub(crate) fn dev(canary: Canary, dev: SimDev) -> impl Dev<Io> + 'static {
+pub(crate) fn dev(canary: Canary, dev: Routed) -> impl Dev<Io> + 'static {
     Syncless { dev, drops: canary == Canary::DropSyncs, done: VecDeque::new() }
 }
 
 pub(crate) fn medium(canary: Canary, medium: impl Medium<Io> + 'static) -> Box<dyn Medium<Io>> {
     let (early, holes) = (VecDeque::new(), BTreeMap::new());
-    Box::new(Liar { medium, canary, early, holes })
+    Box::new(Liar { medium, canary, early, holes, late: None, is_late: Cell::default() })
 }
 
 struct Fenceless {
     lines: SimLines,
-    drops: bool,
+    canary: Canary,
 }
 
 impl Lines for Fenceless {
@@ -56,14 +66,20 @@ impl Lines for Fenceless {
     }
 
     fn fence(&mut self, frames: &Frames) {
-        if !self.drops {
-            self.lines.fence(frames);
+        match self.canary {
+            Canary::DropFences => {}
+            Canary::FenceElsewhere => {
+                let cpu = self.lines.run_on(usize::MAX);
+                self.lines.fence(frames);
+                self.lines.run_on(cpu);
+            }
+            _ => self.lines.fence(frames),
         }
     }
 }
 
 struct Syncless {
-    dev: SimDev,
+    dev: Routed,
     drops: bool,
     done: VecDeque<DevToken>,
 }
@@ -75,11 +91,12 @@ impl Dev<Io> for Syncless {
 
     fn sync(&mut self, io: &mut Io) -> DevToken {
         if !self.drops {
-            return Dev::<Io>::sync(&mut self.dev, io);
+            return self.dev.sync(io);
         }
         // Numbers that the device does not reach.
         let token = DevToken(u64::MAX - self.done.len() as u64);
         self.done.push_back(token);
+        io.wake_self();
         token
     }
 
@@ -98,8 +115,12 @@ struct Liar<M> {
     canary: Canary,
     /// Commits to be reported before they are durable.
     early: VecDeque<CommitId>,
-    /// Commits in flight that were not reported.
+    /// Commits in flight: those that were not reported, or those that were.
     holes: BTreeMap<CommitId, ()>,
+    /// A commit that was reported and not started.
+    late: Option<(CommitId, Span)>,
+    /// The next commit waits for it.
+    is_late: Cell<bool>,
 }
 
 impl<M: Medium<Io>> Medium<Io> for Liar<M> {
@@ -108,10 +129,17 @@ impl<M: Medium<Io>> Medium<Io> for Liar<M> {
     }
 
     fn accepts_commit(&self, bytes: u64) -> bool {
-        self.medium.accepts_commit(bytes)
+        // Else the next commit would bear false witness (D2), and that is another rule.
+        self.is_late.set(self.late.is_some());
+        !self.is_late.get() && self.medium.accepts_commit(bytes)
     }
 
     fn commit(&mut self, io: &mut Io, frames: &Frames, id: CommitId, log: Span, kept: &[Extent]) {
+        if self.canary == Canary::TrimEarly && kept.is_empty() {
+            self.late = Some((id, log));
+            self.early.push_back(id);
+            return;
+        }
         let kept = if self.canary == Canary::DropPayloadFlush { &[] } else { kept };
         self.medium.commit(io, frames, id, log, kept);
         match self.canary {
@@ -138,6 +166,13 @@ impl<M: Medium<Io>> Medium<Io> for Liar<M> {
     }
 
     fn poll(&mut self, io: &mut Io, frames: &mut Frames) -> Option<Event> {
+        if self.is_late.take()
+            && let Some((id, log)) = self.late.take()
+        {
+            self.medium.commit(io, frames, id, log, &[]);
+            self.holes.insert(id, ());
+            io.wake_self();
+        }
         if let Some(id) = self.early.pop_front() {
             return Some(Event::Committed(id, Ok(())));
         }
@@ -145,6 +180,8 @@ impl<M: Medium<Io>> Medium<Io> for Liar<M> {
             let event = self.medium.poll(io, frames)?;
             match (self.canary, event) {
                 (Canary::ReplyEarly, Event::Committed(..)) => {}
+                (Canary::TrimEarly, Event::Committed(id, _))
+                    if self.holes.remove(&id).is_some() => {}
                 (Canary::IgnoreHoles, Event::Committed(_, result)) => {
                     let (oldest, ()) = self.holes.pop_first().expect("a commit was in flight");
                     return Some(Event::Committed(oldest, result));

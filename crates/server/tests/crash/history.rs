@@ -1,105 +1,40 @@
 //! What clients asked for, what they were told, and whether that is true after a crash.
 
-use std::collections::{BTreeMap, VecDeque};
-
-use impasto_sim::Rng;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::{
     client::{Client, Reply},
     machine::Machine,
+    script::{Ask, CLIENTS, Event, LOGS, Script},
 };
-
-const CLIENTS: usize = 3;
-const LOGS: [&str; 3] = ["a", "b", "c"];
-
-/// What a client asks for.
-#[derive(Clone, Copy, Debug)]
-enum Ask {
-    Append { log: usize, len: usize },
-    Read { log: usize, back: u64 },
-    Trim { log: usize, back: u64 },
-}
-
-/// What happens, in order: a client asks, or the server gets a few turns.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Script(Vec<Event>);
-
-#[derive(Clone, Copy, Debug)]
-enum Event {
-    Ask(usize, Ask),
-    Turns(usize),
-}
-
-impl Script {
-    /// Short and long values, pipelined and not, with reads and trims between.
-    pub(crate) fn random(rng: &mut Rng, length: usize) -> Self {
-        let mut events = Vec::new();
-        for _ in 0..length {
-            let log = rng.index(LOGS.len());
-            let ask = match rng.index(10) {
-                0 | 1 => Ask::Read { log, back: rng.below(3) },
-                2 => Ask::Trim { log, back: rng.below(3) },
-                _ => Ask::Append { log, len: length_of_value(rng) },
-            };
-            events.push(Event::Ask(rng.index(CLIENTS), ask));
-            if rng.once_in(2) {
-                events.push(Event::Turns(1 + rng.index(3)));
-            }
-        }
-        Self(events)
-    }
-
-    /// Values as long as they can be where they are, and trims that take most of them: the log goes
-    /// round its region, and space is used again.
-    pub(crate) fn round(rng: &mut Rng, length: usize) -> Self {
-        let mut events = Vec::new();
-        for _ in 0..length {
-            let log = rng.index(LOGS.len());
-            let client = rng.index(CLIENTS);
-            let len = match rng.index(6) {
-                0 => 66_000 + rng.index(300_000),
-                // Alone in its buffer, and so what is trimmed alone sets that free.
-                1 => 250_000 + rng.index(12_000),
-                2 => 300 + rng.index(9_000),
-                _ => 60_000 + rng.index(5_000),
-            };
-            events.push(Event::Ask(client, Ask::Append { log, len }));
-            if rng.once_in(2) {
-                let client = if rng.once_in(2) { client } else { rng.index(CLIENTS) };
-                events.push(Event::Ask(client, Ask::Trim { log, back: rng.below(2) }));
-            }
-            if rng.once_in(3) {
-                events.push(Event::Turns(1 + rng.index(4)));
-            }
-        }
-        Self(events)
-    }
-
-    /// One client that does not wait, with values of one length.
-    pub(crate) fn equal_appends(count: usize) -> Self {
-        let ask = Event::Ask(0, Ask::Append { log: 0, len: 20 });
-        Self([ask, Event::Turns(1)].repeat(count))
-    }
-}
-
-/// Inline and kept on either medium, equal lengths often (D6), and sometimes long.
-fn length_of_value(rng: &mut Rng) -> usize {
-    match rng.index(8) {
-        0..3 => 20,
-        3 => 400,
-        4 => 700,
-        5 => 5_000 + rng.index(100),
-        6 => 66_000,
-        _ => 100 + rng.index(300),
-    }
-}
 
 /// A request under way.
 #[derive(Clone, Debug)]
 enum Asked {
-    Append { log: usize, value: u64 },
-    Read { log: usize, seq: u64 },
-    Trim { log: usize },
+    Append {
+        log: usize,
+        value: u64,
+        /// What was asked before and answered is below this.
+        after: u64,
+    },
+    Read {
+        log: usize,
+        seq: u64,
+        /// Somebody has been told that it is there.
+        is_known: bool,
+    },
+    Trim {
+        log: usize,
+    },
+    Nonsense,
+}
+
+/// A client, and what it waits for.
+struct Talk {
+    client: Client,
+    asked: VecDeque<Asked>,
+    /// What it has to send to end its request.
+    rest: Vec<u8>,
 }
 
 /// All that was asked and told, over the lives of a region.
@@ -117,43 +52,105 @@ pub(crate) struct History {
     trims_told: BTreeMap<usize, u64>,
     /// Appends of this life that were not answered, by log.
     pending: BTreeMap<usize, u64>,
+    /// By client: what it has sent in the last life, in its order, each log and value, but for what
+    /// was refused.
+    appends: Vec<Vec<(usize, u64)>>,
+    /// The first reply that cannot be.
+    lie: Option<String>,
 }
 
 impl History {
     /// Lets clients do what the script says, and notes what they are told.
     pub(crate) fn run(&mut self, script: &Script, machine: &mut Machine) {
-        let mut clients: Vec<_> =
-            (0..CLIENTS).map(|_| (Client::open(&machine.peer), VecDeque::new())).collect();
+        let open = |client| {
+            let client = Client::open(machine.peer_of(client));
+            Talk { client, asked: VecDeque::new(), rest: Vec::new() }
+        };
+        let mut talks: Vec<_> = (0..CLIENTS).map(open).collect();
         self.pending.clear();
-        for event in &script.0 {
+        self.appends = vec![Vec::new(); CLIENTS];
+        for event in &script.events {
             match *event {
-                Event::Ask(client, ask) => {
-                    let (request, asked) = self.ask(ask);
-                    clients[client].0.send(&request);
-                    clients[client].1.push_back(asked);
+                Event::Ask(client, ask) => self.say(&mut talks, client, ask, 1),
+                Event::Half(client, ask) => self.say(&mut talks, client, ask, 2),
+                Event::Rest(client) => {
+                    let rest = std::mem::take(&mut talks[client].rest);
+                    talks[client].client.send(&rest);
                 }
                 Event::Turns(turns) => {
-                    (0..turns).for_each(|_| machine.turn());
-                    self.listen(&mut clients);
+                    for _ in 0..turns {
+                        machine.turn();
+                    }
+                    self.listen(&mut talks, script.deaf);
                 }
             }
         }
-        machine.settle();
-        self.listen(&mut clients);
+        // The second time for what is asked because of what was told.
+        for _ in 0..2 {
+            machine.settle();
+            self.listen(&mut talks, script.deaf);
+        }
+        for (client, talk) in talks.iter().enumerate() {
+            if script.deaf != Some(client) && machine.power.is_on() && !talk.asked.is_empty() {
+                self.lie(format!("client {client} waits for ever: {:?}", talk.asked));
+            }
+        }
         self.pending.clear();
+        if !script.fits {
+            self.appends.clear();
+        }
     }
 
-    /// Notes the replies that have arrived.
-    fn listen(&mut self, clients: &mut [(Client, VecDeque<Asked>)]) {
-        for (client, asked) in clients {
-            while let Some(reply) = client.reply() {
+    /// A client sends the first one of so many parts of what it asks, and keeps the rest.
+    fn say(&mut self, talks: &mut [Talk], client: usize, ask: Ask, parts: usize) {
+        let (mut request, asked) = self.ask(ask);
+        if let Asked::Append { log, value, .. } = asked {
+            self.appends[client].push((log, value));
+        }
+        let talk = &mut talks[client];
+        talk.rest = request.split_off(request.len() / parts);
+        talk.client.send(&request);
+        talk.asked.push_back(asked);
+    }
+
+    /// Notes the replies that have arrived. Of some of the records that it learns of a client tells
+    /// another one, who looks at once.
+    fn listen(&mut self, talks: &mut [Talk], deaf: Option<usize>) {
+        let mut heard = Vec::new();
+        for (client, Talk { client: conn, asked, .. }) in talks.iter_mut().enumerate() {
+            if deaf == Some(client) {
+                continue;
+            }
+            while let Some(reply) = conn.reply() {
                 let asked = asked.pop_front().expect("a reply answers a request");
                 if let Asked::Append { log, .. } = asked {
                     *self.pending.entry(log).or_default() -= 1;
                 }
-                self.told(&asked, reply);
+                let seq = self.told(&asked, reply);
+                if let (Asked::Append { log, value, .. }, Some(seq)) = (asked, seq)
+                    && value % 2 == 0
+                {
+                    heard.push(((client + 1) % CLIENTS, log, seq));
+                }
             }
         }
+        for (client, log, seq) in heard {
+            let (request, asked) = self.read(log, seq);
+            // It would stand within the body of the other request.
+            if talks[client].rest.is_empty() {
+                talks[client].client.send(&request);
+                talks[client].asked.push_back(asked);
+            }
+        }
+    }
+
+    fn read(&self, log: usize, seq: u64) -> (Vec<u8>, Asked) {
+        let is_known = self.known.contains_key(&(log, seq));
+        (get(&format!("/v1/logs/{}/{seq}", LOGS[log])), Asked::Read { log, seq, is_known })
+    }
+
+    fn lie(&mut self, lie: String) {
+        self.lie.get_or_insert(lie);
     }
 
     fn ask(&mut self, ask: Ask) -> (Vec<u8>, Asked) {
@@ -161,11 +158,12 @@ impl History {
             Ask::Append { log, len } => {
                 let value = self.value(log, len);
                 *self.pending.entry(log).or_default() += 1;
-                (append(log, &value), Asked::Append { log, value: self.values })
+                let after = self.next(log);
+                (append(log, &value), Asked::Append { log, value: self.values, after })
             }
             Ask::Read { log, back } => {
                 let seq = self.expected(log).saturating_sub(back).max(1);
-                (get(&format!("/v1/logs/{}/{seq}", LOGS[log])), Asked::Read { log, seq })
+                self.read(log, seq)
             }
             Ask::Trim { log, back } => {
                 let before = self.expected(log).saturating_sub(back);
@@ -174,6 +172,7 @@ impl History {
                 let target = format!("/v1/logs/{}?before={before}", LOGS[log]);
                 (format!("DELETE {target} HTTP/1.1\r\n\r\n").into(), Asked::Trim { log })
             }
+            Ask::Nonsense { len } => (post("/v1/nonsense", &vec![0; len]), Asked::Nonsense),
         }
     }
 
@@ -199,36 +198,68 @@ impl History {
         self.next(log) + self.pending.get(&log).copied().unwrap_or(0)
     }
 
-    fn told(&mut self, asked: &Asked, reply: Reply) {
+    /// Returns the number of the record, if it is told of one.
+    fn told(&mut self, asked: &Asked, reply: Reply) -> Option<u64> {
         match (asked, reply.status) {
-            (Asked::Append { log, value }, 201) => {
+            (Asked::Append { log, value, after }, 201) => {
                 let location = reply.location.expect("a record has a location");
                 let seq = location.rsplit('/').next().unwrap().parse().unwrap();
                 let sent = self.sent[log].iter().find(|(_, number)| *number == value);
                 let bytes = sent.expect("it was sent").0.clone();
-                let other = self.known.insert((*log, seq), bytes.clone());
-                assert!(other.is_none_or(|other| other == bytes), "{log}/{seq} was told twice");
+                if seq < *after {
+                    self.lie(format!(
+                        "{}/{seq} is before what was acknowledged before",
+                        LOGS[*log]
+                    ));
+                }
+                self.know(*log, seq, bytes);
+                return Some(seq);
             }
-            (Asked::Read { log, seq }, 200) => {
-                let known = self.known.entry((*log, *seq)).or_insert_with(|| reply.body.clone());
-                assert_eq!(*known, reply.body, "{log}/{seq} changed");
+            (Asked::Read { log, seq, .. }, 200) => self.know(*log, *seq, reply.body),
+            (Asked::Read { log, seq, is_known }, 410) => {
+                let asked = self.trims_asked.get(log).copied().unwrap_or(0);
+                if *is_known && asked <= *seq {
+                    self.lie(format!("{}/{seq} is gone, and nobody trimmed it", LOGS[*log]));
+                }
+                self.trimmed(*log, seq + 1);
             }
-            (Asked::Trim { log }, 200) => {
-                let first = number(&reply.body, "first");
-                let told = self.trims_told.entry(*log).or_default();
-                *told = first.max(*told);
+            (Asked::Read { log, seq, is_known: true }, 404) => {
+                self.lie(format!("{}/{seq} was told of, and is not there", LOGS[*log]));
             }
-            (Asked::Read { .. } | Asked::Trim { .. }, 404 | 410) => {}
-            (Asked::Append { .. } | Asked::Trim { .. }, 507) => {}
-            (asked, status) => panic!("{asked:?} was answered {status}"),
+            (Asked::Append { value, .. }, 507) => {
+                for appends in &mut self.appends {
+                    appends.retain(|(_, other)| other != value);
+                }
+            }
+            (Asked::Trim { log }, 200) => self.trimmed(*log, number(&reply.body, "first")),
+            (Asked::Read { .. } | Asked::Trim { .. } | Asked::Nonsense, 404) => {}
+            (Asked::Trim { .. }, 507) => {}
+            (asked, status) => self.lie(format!("{asked:?} is answered {status}")),
         }
+        None
+    }
+
+    /// A client was told what this record is.
+    fn know(&mut self, log: usize, seq: u64, bytes: Vec<u8>) {
+        let known = self.known.entry((log, seq)).or_insert_with(|| bytes.clone());
+        if *known != bytes {
+            self.lie(format!("{}/{seq} has other bytes than before", LOGS[log]));
+        }
+    }
+
+    /// A client was told that what is before `first` is gone.
+    fn trimmed(&mut self, log: usize, first: u64) {
+        let told = self.trims_told.entry(log).or_default();
+        *told = first.max(*told);
     }
 
     /// Compares what a started region shows with what clients were told, and notes it as told: what
     /// is not there now must not come back later. Returns the first lie.
     pub(crate) fn check(&mut self, machine: &mut Machine) -> Result<(), String> {
+        self.lie.clone().map_or(Ok(()), Err)?;
+        let mut found = BTreeSet::new();
         for (log, name) in LOGS.iter().enumerate() {
-            let info = ask_now(machine, &get(&format!("/v1/logs/{name}")));
+            let info = ask_now(machine, &get(&format!("/v1/logs/{name}")))?;
             let (first, next) = match info.status {
                 200 => (number(&info.body, "first"), number(&info.body, "next")),
                 404 => (1, 1),
@@ -239,7 +270,25 @@ impl History {
             if let Some(sent) = self.sent.get_mut(&log) {
                 sent.retain(|value, _| shown.contains_key(value));
             }
+            found.extend(shown.keys().map(|value| number_of(value)));
             self.known.extend(shown.into_iter().map(|(value, seq)| ((log, seq), value)));
+        }
+        self.check_order(&found)
+    }
+
+    /// D3: what one client has sent takes effect in its order, and so it is lost from the end.
+    fn check_order(&self, found: &BTreeSet<u64>) -> Result<(), String> {
+        for appends in &self.appends {
+            let is_there = |(_, value): &(usize, u64)| found.contains(value);
+            let end = appends.iter().rposition(is_there).unwrap_or(0);
+            let may_be_trimmed = |log| self.trims_asked.contains_key(log);
+            let mut before = appends[..end].iter();
+            let lost = before.find(|append| !is_there(append) && !may_be_trimmed(&append.0));
+            if let Some((log, value)) = lost {
+                let later = appends[end];
+                let name = LOGS[*log];
+                return Err(format!("value {value} of {name} is lost, and {later:?} is not"));
+            }
         }
         Ok(())
     }
@@ -271,7 +320,7 @@ impl History {
         let name = LOGS[log];
         let mut shown = BTreeMap::new();
         for seq in seqs {
-            let reply = ask_now(machine, &get(&format!("/v1/logs/{name}/{seq}")));
+            let reply = ask_now(machine, &get(&format!("/v1/logs/{name}/{seq}")))?;
             if reply.status != 200 {
                 return Err(format!("{name}/{seq} is answered {}", reply.status));
             }
@@ -294,22 +343,24 @@ impl History {
         for (log, name) in LOGS.iter().enumerate() {
             for len in [30, 700, 70_000] {
                 let value = self.value(log, len);
-                let reply = ask_now(machine, &append(log, &value));
+                let after = self.next(log);
+                let reply = ask_now(machine, &append(log, &value))?;
                 if reply.status != 201 {
                     return Err(format!("an append to {name} is answered {}", reply.status));
                 }
-                self.told(&Asked::Append { log, value: self.values }, reply);
+                self.told(&Asked::Append { log, value: self.values, after }, reply);
             }
         }
-        Ok(())
+        self.lie.clone().map_or(Ok(()), Err)
     }
 }
 
-fn ask_now(machine: &mut Machine, request: &[u8]) -> Reply {
-    let mut client = Client::open(&machine.peer);
+/// Asks any of the workers, and waits for its answer.
+fn ask_now(machine: &mut Machine, request: &[u8]) -> Result<Reply, String> {
+    let mut client = Client::open(&machine.any_peer());
     client.send(request);
     machine.settle();
-    client.reply().expect("every request is answered")
+    client.reply().ok_or_else(|| "a request is not answered".into())
 }
 
 fn get(target: &str) -> Vec<u8> {
@@ -317,9 +368,18 @@ fn get(target: &str) -> Vec<u8> {
 }
 
 fn append(log: usize, value: &[u8]) -> Vec<u8> {
-    let head =
-        format!("POST /v1/logs/{} HTTP/1.1\r\nContent-Length: {}\r\n\r\n", LOGS[log], value.len());
-    [head.as_bytes(), value].concat()
+    post(&format!("/v1/logs/{}", LOGS[log]), value)
+}
+
+fn post(target: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!("POST {target} HTTP/1.1\r\nContent-Length: {}\r\n\r\n", body.len());
+    [head.as_bytes(), body].concat()
+}
+
+/// Returns which of all values this is.
+fn number_of(value: &[u8]) -> u64 {
+    let digits = std::str::from_utf8(&value[..8]).expect("a value starts with its number");
+    digits.parse().expect("a value starts with its number")
 }
 
 /// Returns a number of a flat JSON object.

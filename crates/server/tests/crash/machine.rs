@@ -1,10 +1,6 @@
 //! A machine whose power fails: simulated hardware below the real loop, store and media.
 
-use std::{
-    io,
-    rc::Rc,
-    time::{Duration, Instant},
-};
+use std::{cell::RefCell, io, rc::Rc, time::Instant};
 
 use impasto_media::{CommitId, Disk, Event, Medium, Pmem, Profile, Ticket};
 use impasto_region::{
@@ -13,13 +9,17 @@ use impasto_region::{
 };
 use impasto_ring::{LoopPeer, LoopPort};
 use impasto_server::{
-    Enter, Parts, Shared, SharedParts, Worker,
+    Parts, Shared, SharedParts, Worker,
     config::{Options, landing_bufs},
     start,
 };
 use impasto_sim::{Fate, Model, Power, Rng, SimDev, SimLines, fill};
 
-use crate::canary::{self, Canary};
+use crate::{
+    canary::{self, Canary},
+    client::Client,
+    wires::{Io, Routed, Wired},
+};
 
 const REGION_BYTES: u64 = 16 << 20;
 
@@ -37,6 +37,15 @@ impl Hardware {
             Self::Disk(_) => MediumKind::Disk,
         }
     }
+}
+
+/// A machine, and who serves on it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setup {
+    pub(crate) hardware: Hardware,
+    pub(crate) canary: Canary,
+    pub(crate) workers: usize,
+    pub(crate) seed: u64,
 }
 
 /// The bytes of a region without power.
@@ -68,64 +77,44 @@ fn geometry() -> Geometry {
     Geometry::new(REGION_BYTES).unwrap()
 }
 
-/// What the loop waits on. The device goes on a little, or not at all: so several commits get in
-/// flight.
-#[derive(Debug)]
-pub(crate) struct Io(Option<(SimDev, Rng)>);
-
-impl Enter for Io {
-    type Waker = ();
-
-    fn waker(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn wake(&mut self, _waker: &()) {}
-
-    fn enter(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
-        if let Some((dev, rng)) = &mut self.0
-            && (timeout.is_none() || rng.once_in(2))
-        {
-            dev.step();
-        }
-        Ok(true)
-    }
+/// Any medium; notes what its commits keep where it landed.
+pub(crate) struct Any {
+    medium: Box<dyn Medium<Io>>,
+    kept: Rc<RefCell<Vec<Extent>>>,
 }
-
-/// Any medium.
-pub(crate) struct Any(Box<dyn Medium<Io>>);
 
 impl Medium<Io> for Any {
     fn profile(&self) -> Profile {
-        self.0.profile()
+        self.medium.profile()
     }
 
     fn accepts_commit(&self, bytes: u64) -> bool {
-        self.0.accepts_commit(bytes)
+        self.medium.accepts_commit(bytes)
     }
 
     fn commit(&mut self, io: &mut Io, frames: &Frames, id: CommitId, log: Span, kept: &[Extent]) {
-        self.0.commit(io, frames, id, log, kept);
+        self.kept.borrow_mut().extend_from_slice(kept);
+        self.medium.commit(io, frames, id, log, kept);
     }
 
     fn write(&mut self, io: &mut Io, frames: &Frames, ticket: Ticket, spans: &[Span]) {
-        self.0.write(io, frames, ticket, spans);
+        self.medium.write(io, frames, ticket, spans);
     }
 
     fn persist(&mut self, io: &mut Io, frames: &Frames, ticket: Ticket, spans: &[Span]) {
-        self.0.persist(io, frames, ticket, spans);
+        self.medium.persist(io, frames, ticket, spans);
     }
 
     fn abandon(&mut self, io: &mut Io, ticket: Ticket) {
-        self.0.abandon(io, ticket);
+        self.medium.abandon(io, ticket);
     }
 
     fn read(&mut self, io: &mut Io, frames: &mut Frames, ticket: Ticket, spans: &[Span]) {
-        self.0.read(io, frames, ticket, spans);
+        self.medium.read(io, frames, ticket, spans);
     }
 
     fn poll(&mut self, io: &mut Io, frames: &mut Frames) -> Option<Event> {
-        self.0.poll(io, frames)
+        self.medium.poll(io, frames)
     }
 }
 
@@ -135,10 +124,18 @@ enum Cells {
 }
 
 impl Cells {
-    fn are_idle(&self) -> bool {
+    /// Lets the hardware go on; returns false if nothing is under way.
+    fn step(&self) -> bool {
         match self {
-            Self::Lines(_) => true,
-            Self::Dev(dev) => dev.in_flight() == 0,
+            Self::Lines(_) => false,
+            Self::Dev(dev) => dev.step(),
+        }
+    }
+
+    /// What comes now is done by the CPU of this worker.
+    fn run_on(&self, worker: usize) {
+        if let Self::Lines(lines) = self {
+            lines.run_on(worker);
         }
     }
 
@@ -162,9 +159,12 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(image: &Image, hardware: Hardware, canary: Canary, seed: u64) -> Self {
+    fn new(image: &Image, setup: Setup) -> Self {
+        let Setup { hardware, canary, workers, seed } = setup;
         let power = Power::new();
         let bytes = image.0.to_vec();
+        let kept = Rc::default();
+        let drops_wakes = canary == Canary::DropWakes;
         match hardware {
             Hardware::Pmem => {
                 let mut frames = Frames::anonymous(geometry(), 0).unwrap();
@@ -172,16 +172,17 @@ impl Bench {
                 let lines = SimLines::new(bytes, power.clone());
                 let seam = canary::lines(canary, lines.clone());
                 let medium = canary::medium(canary, Pmem::new(seam, MediumKind::Pmem));
-                let cells = Cells::Lines(lines);
-                Self { power, cells, io: Io(None), medium: Any(medium), frames }
+                let (cells, io) = (Cells::Lines(lines), Io::new(None, drops_wakes));
+                Self { power, cells, io, medium: Any { medium, kept }, frames }
             }
             Hardware::Disk(model) => {
-                let frames = Frames::anonymous(geometry(), landing_bufs(geometry())).unwrap();
+                let bufs = landing_bufs(geometry()) * u32::try_from(workers).unwrap();
+                let frames = Frames::anonymous(geometry(), bufs).unwrap();
                 let dev = SimDev::new(bytes, seed, model, power.clone());
-                let seam = canary::dev(canary, dev.clone());
+                let seam = canary::dev(canary, Routed(dev.clone()));
                 let medium = canary::medium(canary, Disk::new(seam));
-                let (cells, io) = (Cells::Dev(dev.clone()), Io(Some((dev, Rng::new(seed)))));
-                Self { power, cells, io, medium: Any(medium), frames }
+                let (cells, io) = (Cells::Dev(dev.clone()), Io::new(Some(dev), drops_wakes));
+                Self { power, cells, io, medium: Any { medium, kept }, frames }
             }
         }
     }
@@ -190,82 +191,99 @@ impl Bench {
 /// A served region.
 pub(crate) struct Machine {
     pub(crate) power: Power,
-    pub(crate) peer: LoopPeer,
     cells: Cells,
-    worker: Worker<Io, LoopPort, Any>,
+    workers: Vec<Worker<Io, Wired, Any>>,
+    /// The clients' side of each worker.
+    peers: Vec<LoopPeer>,
+    kept: Rc<RefCell<Vec<Extent>>>,
+    /// Draws who goes on next.
+    rng: Rng,
 }
 
 impl Machine {
     /// Starts the server on what stands in `image`.
-    pub(crate) fn start(
-        image: &Image,
-        hardware: Hardware,
-        canary: Canary,
-        seed: u64,
-    ) -> Result<Self, String> {
+    pub(crate) fn start(image: &Image, setup: Setup) -> Result<Self, String> {
         let superblock = image.superblock()?;
-        let Bench { power, cells, mut io, mut medium, mut frames } =
-            Bench::new(image, hardware, canary, seed);
-        let store = if canary == Canary::KeepEpoch && superblock.epoch > 0 {
+        let Bench { power, cells, mut io, mut medium, mut frames } = Bench::new(image, setup);
+        let store = if setup.canary == Canary::KeepEpoch && superblock.epoch > 0 {
             canary::start_in_old_epoch(&mut io, &mut medium, &mut frames, superblock)?
         } else {
             let started = start(&mut io, &mut medium, &mut frames, superblock);
             started.map_err(|error| error.to_string())?.0
         };
-        let is_on = power.clone();
-        let port = LoopPort::with_power(256, Rc::new(move || is_on.is_on()));
-        let peer = port.peer();
-        let now = Instant::now();
-        let clock: Box<dyn FnMut() -> Instant> = Box::new(move || now);
-        let geometry = geometry();
-        let options = Options::default();
+        let kept = Rc::clone(&medium.kept);
+        let (geometry, options) = (geometry(), Options::default());
         let shared = Shared::new(SharedParts { medium, frames, store, geometry, options });
-        let worker = Worker::new(Parts { io, port, shared, clock, busy_poll: false })
-            .expect("a worker joins");
-        Ok(Self { power, peer, cells, worker })
+        let (mut workers, mut peers) = (Vec::new(), Vec::new());
+        let now = Instant::now();
+        for _ in 0..setup.workers {
+            let is_on = power.clone();
+            let port = LoopPort::with_power(256, Rc::new(move || is_on.is_on()));
+            let peer = port.peer();
+            peers.push(peer.clone());
+            let (port, shared, clock) = (Wired(port), shared.clone(), Box::new(move || now));
+            let io = io.serving(peer);
+            let worker = Worker::new(Parts { io, port, shared, clock, busy_poll: false });
+            workers.push(worker.expect("a worker joins"));
+        }
+        let rng = Rng::new(setup.seed ^ 0x3c3c);
+        Ok(Self { power, cells, workers, peers, kept, rng })
     }
 
     /// Crashes the start itself at its `site`; `None` if it has fewer.
     pub(crate) fn crash_in_start(
         image: &Image,
-        hardware: Hardware,
-        canary: Canary,
-        seed: u64,
+        setup: Setup,
         site: u64,
         fate: Fate,
     ) -> Option<Image> {
         let superblock = image.superblock().expect("a region that was not damaged");
-        let Bench { power, cells, mut io, mut medium, mut frames } =
-            Bench::new(image, hardware, canary, seed);
+        let Bench { power, cells, mut io, mut medium, mut frames } = Bench::new(image, setup);
         power.cut_at(site);
         let started = start(&mut io, &mut medium, &mut frames, superblock);
         assert!(started.is_ok(), "a region that was not damaged starts: {started:?}");
         (!power.is_on()).then(|| cells.crash(fate))
     }
 
-    pub(crate) fn turn(&mut self) {
-        self.worker.turn(Some(Duration::ZERO)).expect("the loop goes on");
+    /// Returns the clients' side of the worker that serves the client of this number.
+    pub(crate) fn peer_of(&self, client: usize) -> &LoopPeer {
+        &self.peers[client % self.peers.len()]
+    }
+
+    /// Returns the clients' side of one of the workers.
+    pub(crate) fn any_peer(&mut self) -> LoopPeer {
+        let index = self.rng.index(self.peers.len());
+        self.peers[index].clone()
+    }
+
+    /// Lets the hardware go on a little, or not at all, and a worker that does not wait take a
+    /// turn. Returns false if nothing can happen any more, unless somebody asks for something.
+    pub(crate) fn turn(&mut self) -> bool {
+        let has_stepped = self.rng.once_in(2) && self.cells.step();
+        let (count, first) = (self.workers.len(), self.rng.index(self.workers.len()));
+        let mut drawn = (first..first + count).map(|worker| worker % count);
+        drawn.any(|worker| self.turn_of(worker)) || has_stepped || self.cells.step()
+    }
+
+    /// Returns false if the worker waits.
+    fn turn_of(&mut self, worker: usize) -> bool {
+        self.cells.run_on(worker);
+        match self.workers[worker].turn(None) {
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            Err(error) => panic!("the loop does not go on: {error}"),
+        }
     }
 
     /// Turns until nothing happens any more.
     pub(crate) fn settle(&mut self) {
-        let mut quiet = 0;
-        for _ in 0..10_000 {
-            let before = self.power.sites();
-            let arrivals = self.peer.has_arrivals();
-            self.turn();
-            let idle = !arrivals && self.power.sites() == before && self.cells.are_idle();
-            quiet = if idle { quiet + 1 } else { 0 };
-            if quiet > 3 {
-                return;
-            }
-        }
-        panic!("the server does not come to rest");
+        let went_on = (0..10_000).take_while(|_| self.turn()).count();
+        assert!(went_on < 10_000, "the server does not come to rest");
     }
 
     /// Lets the cut take place, if it was set to the next site.
     pub(crate) fn pass_a_site(&mut self) {
-        let client = crate::client::Client::open(&self.peer);
+        let client = Client::open(self.peer_of(0));
         client.send(b"POST /v1/logs/last HTTP/1.1\r\nContent-Length: 1\r\n\r\nx");
         self.settle();
     }
@@ -273,5 +291,16 @@ impl Machine {
     /// Returns what the crash leaves, if there was one.
     pub(crate) fn crash(&self, fate: Fate) -> Option<Image> {
         (!self.power.is_on()).then(|| self.cells.crash(fate))
+    }
+
+    /// Returns what commits have kept where it landed, in their order.
+    pub(crate) fn kept(&self) -> Vec<Extent> {
+        self.kept.borrow().clone()
+    }
+
+    /// Stops the only worker cleanly.
+    pub(crate) fn stop(&mut self) {
+        let [worker] = &mut self.workers[..] else { panic!("one worker would wait for another") };
+        worker.stop().expect("nothing is left to wait for");
     }
 }
