@@ -1,19 +1,43 @@
 //! A running `impasto`, as its user meets it: a process, files, connections.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub(crate) mod client;
+
 use std::{
+    fs,
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
     path::Path,
     process::{Child, Command, ExitStatus, Output, Stdio},
+    time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use client::Client;
+use rustix::{
+    param::clock_ticks_per_second,
+    process::{Pid, Signal, kill_process},
+};
 use tempfile::TempDir;
 
 /// A directory on the disk that holds the build; /tmp is often in memory.
 pub(crate) fn place() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+/// Each medium that can be had here, with a directory for it.
+pub(crate) fn media() -> Vec<(&'static str, TempDir)> {
+    let mut media = vec![("disk", place())];
+    match tempfile::tempdir_in("/dev/shm") {
+        Ok(dir) => media.push(("shm", dir)),
+        Err(error) => skipped(&format!("no /dev/shm: {error}")),
+    }
+    media
+}
+
+/// Says that something cannot be tested here: CI counts that as a failure.
+#[expect(clippy::print_stderr, reason = "to be seen")]
+pub(crate) fn skipped(why: &str) {
+    eprintln!("skipped: {why}");
 }
 
 pub(crate) fn impasto(args: &[&str]) -> Command {
@@ -43,7 +67,12 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(dir: &Path, more: &[&str]) -> Self {
-        let mut process = serve(dir, more).spawn().unwrap();
+        Self::spawn(serve(dir, more))
+    }
+
+    /// Runs a command that becomes a server.
+    pub(crate) fn spawn(mut command: Command) -> Self {
+        let mut process = command.spawn().unwrap();
         let mut banner = Vec::new();
         for line in BufReader::new(process.stdout.take().unwrap()).lines() {
             banner.push(line.unwrap());
@@ -62,6 +91,35 @@ impl Server {
 
     pub(crate) fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address()).unwrap()
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::new(self.connect())
+    }
+
+    /// Returns the bytes of memory that the server takes now.
+    pub(crate) fn memory(&self) -> u64 {
+        let status = self.proc("status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
+    }
+
+    /// Returns the time that the server has spent on CPUs.
+    pub(crate) fn cpu_time(&self) -> Duration {
+        let stat = self.proc("stat");
+        // Behind the name, which may contain anything: the state, and utime and stime 11 further.
+        let fields = stat.rsplit(") ").next().unwrap().split(' ').skip(11).take(2);
+        let ticks: u64 = fields.map(|field| field.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(ticks * 1000 / clock_ticks_per_second())
+    }
+
+    /// Returns how many descriptors the server has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.process.id())).unwrap().count()
+    }
+
+    fn proc(&self, file: &str) -> String {
+        fs::read_to_string(format!("/proc/{}/{file}", self.process.id())).unwrap()
     }
 
     fn address(&self) -> &str {
