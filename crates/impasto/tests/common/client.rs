@@ -12,7 +12,7 @@ use std::{
 use rustix::net::sockopt::set_socket_linger;
 
 /// Longer than anything may take on a slow machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a value repeats: a prime, so that no block of it is another one.
 const PERIOD: usize = 1_048_573;
