@@ -1,4 +1,5 @@
-//! Tests on a file system that fills up: a small ext4 image on a loop device, made and unmade here.
+//! Tests that want a disk: on a file system that fills up, a small ext4 image on a loop device,
+//! made and unmade here; and with more uploads of the longest bodies at once than a region holds.
 
 use std::{
     fs,
@@ -23,8 +24,24 @@ pub(crate) enum Skips {
     Deny,
 }
 
-/// Runs every test that reads `IMPASTO_SMALL_FS`.
+/// Tells a test how many uploads of 64 MiB there are to be at once.
+const UPLOADS_KEY: &str = "IMPASTO_UPLOADS";
+const UPLOADS: &str = "100";
+
+/// Runs every test that reads `IMPASTO_SMALL_FS` or `IMPASTO_UPLOADS`.
 pub(crate) fn run(skips: Skips) -> Result<(), Failure> {
+    let tests = tests_that_read(UPLOADS_KEY)?;
+    if tests.is_empty() {
+        return skipped(skips, &format!("no test reads {UPLOADS_KEY}"));
+    }
+    for (package, test) in tests {
+        let args = format!("test --release -p {package} --test {test} -- --nocapture");
+        Step::cargo("disk: long bodies", &args).env(UPLOADS_KEY, UPLOADS).run()?;
+    }
+    small_fs(skips)
+}
+
+fn small_fs(skips: Skips) -> Result<(), Failure> {
     let tests = tests_that_read(KEY)?;
     if tests.is_empty() {
         return skipped(skips, &format!("no test reads {KEY}"));

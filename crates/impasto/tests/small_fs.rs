@@ -12,10 +12,14 @@ use std::{
     fs::{self, File},
     io::{ErrorKind, Write},
     path::Path,
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
 };
 
-use common::{Server, serve, verify};
+use common::{Server, client::value, serve, verify};
 use rustix::{fs::statvfs, process::Signal};
 use tempfile::TempDir;
 
@@ -118,6 +122,39 @@ fn a_region_that_fits_goes_on_when_the_file_system_is_full() {
     assert!(server.read(161).ends_with("\r\n\r\nafter"));
     assert_eq!(server.stop(Signal::TERM).code(), Some(0));
     assert_eq!(available(dir.path()), 0);
+}
+
+/// The file system fills while requests are under way, from several connections, on two workers:
+/// whatever of it would need a block of its own would fail now, a commit as well as a body.
+#[test]
+fn appends_go_on_while_the_file_system_fills() {
+    let _one = FILLED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let Some(dir) = small_place() else { return };
+    let server = Server::start(&dir.path().join("data"), &["--size", "16MiB", "--workers", "2"]);
+    let is_full = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for thread in 0..4_u64 {
+            let (server, is_full) = (&server, &is_full);
+            scope.spawn(move || {
+                let (mut client, log) = (server.client(), format!("log-{thread}"));
+                let (mut number, mut since) = (0, 0);
+                // Acquire: pairs with the Release below. Long enough to write to all segments.
+                while since < 100 {
+                    since += u64::from(is_full.load(Ordering::Acquire));
+                    let sent = value(number, if number % 4 == 0 { 200_000 } else { 700 });
+                    let seq = client.append(&log, sent);
+                    client.read_is(&log, seq, sent);
+                    client.trim(&log, seq.saturating_sub(2));
+                    number += 1;
+                }
+            });
+        }
+        fill(&dir.path().join("filler"));
+        is_full.store(true, Ordering::Release);
+    });
+    assert_eq!(available(dir.path()), 0);
+    assert_eq!(server.stop(Signal::TERM).code(), Some(0));
+    assert!(verify(&dir.path().join("data")).status.success());
 }
 
 fn trim(server: &Server, before: u64) {
