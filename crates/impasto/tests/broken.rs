@@ -77,7 +77,7 @@ impl Tried {
 const SLACK: u64 = 8;
 /// All of the region, landing buffers of two workers, pools, and what the program itself takes;
 /// but far from what a thousand requests could ask for.
-const MEMORY_MAX: u64 = REGION_BYTES + (2 * 16 << 20) + (32 << 20) + (16 << 20);
+const MEMORY_MAX: u64 = REGION_BYTES + (32 << 20) + (32 << 20) + (16 << 20);
 
 /// What a client that sends and never reads may cost: what the kernel has taken from it, and lands
 /// before a pause takes effect. Measured 3.6 MiB.
