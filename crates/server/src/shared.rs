@@ -141,7 +141,7 @@ pub(crate) struct Peer<W> {
 pub(crate) struct Waits {
     /// That this is durable: then a reply may leave.
     pub(crate) durable: Option<Lsn>,
-    /// That the medium does something.
+    /// That the medium does something, or that buffers are freed.
     pub(crate) medium: bool,
 }
 

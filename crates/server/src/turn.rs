@@ -28,13 +28,14 @@ impl<'a, I: Enter, P: Port<I>, M: Medium<I>> Turn<'a, I, P, M> {
     pub(crate) fn take(&mut self) {
         self.take_ended();
         self.engine.receive();
-        self.take_sent();
+        let mut stirred = self.take_sent();
         self.take_slots();
         // What a long trim frees, flows may wait for.
-        let mut stirred = self.engine.core.store.is_freeing();
+        let is_freeing = self.engine.core.store.is_freeing();
         self.engine.reclaim();
-        if stirred {
+        if is_freeing {
             self.wake_waiting();
+            stirred = true;
         }
         self.expire();
         loop {
@@ -105,12 +106,15 @@ impl<'a, I: Enter, P: Port<I>, M: Medium<I>> Turn<'a, I, P, M> {
         }
     }
 
-    /// Ends transmits: their memory is used again, their flows may go on.
-    fn take_sent(&mut self) {
+    /// Ends transmits: their memory is used again, their flows may go on. Returns true if that may
+    /// have set buffers free.
+    fn take_sent(&mut self) -> bool {
+        let mut frees = false;
         while let Some(sent) = self.engine.own.port.sent() {
             for part in &sent.transmit.parts {
                 if let Part::Stored(extent) = part {
                     self.engine.core.store.unpin(&[*extent]);
+                    frees = true;
                 }
             }
             self.engine.own.pools.give_transmit(sent.transmit);
@@ -128,6 +132,7 @@ impl<'a, I: Enter, P: Port<I>, M: Medium<I>> Turn<'a, I, P, M> {
                 }
             });
         }
+        frees
     }
 
     /// Takes what the medium has completed; what waited for it goes on. Returns false if that is
@@ -271,12 +276,12 @@ impl<'a, I: Enter, P: Port<I>, M: Medium<I>> Turn<'a, I, P, M> {
         });
         let Engine { own, core } = &mut self.engine;
         own.answering = answering;
-        let medium = own.held || !own.waiting.is_empty();
+        let medium = own.held || !own.waiting.is_empty() || own.landing.is_short();
         core.peers[own.worker].waits = Waits { durable, medium };
     }
 
-    /// Wakes the workers that can go on after what this turn has brought about: that the medium has
-    /// `stirred`, or failed, which is news.
+    /// Wakes the workers that can go on after what this turn has brought about: that something was
+    /// done or freed that others may wait for, or that the medium has failed, which is news.
     fn wake_peers(&mut self, stirred: bool, is_news: bool) {
         let Engine { own, core } = &mut self.engine;
         let is_over = own.stopping && core.is_over();
