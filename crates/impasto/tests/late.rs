@@ -4,7 +4,28 @@
 
 mod common;
 
+use std::io::{ErrorKind, Write};
+
 use common::{Server, client::value, place};
+
+/// The turn in which a peer is found late is the last one for a while: an answer that waited for
+/// the next turn would come when somebody else says something.
+#[test]
+fn a_late_request_is_told_so_when_nothing_else_happens() {
+    for workers in ["1", "2"] {
+        let dir = place();
+        let times = ["--header-timeout", "200ms", "--body-timeout", "300ms"];
+        let options = [&["--size", "16MiB", "--workers", workers][..], &times].concat();
+        let server = Server::start(dir.path(), &options);
+        for begun in ["GET /livez HT", "POST /v1/logs/a HTTP/1.1\r\nContent-Length: 9\r\n\r\n1234"]
+        {
+            let mut client = server.client();
+            client.send(begun.as_bytes()).unwrap();
+            let said = client.rest();
+            assert!(said.starts_with("HTTP/1.1 408"), "{said}");
+        }
+    }
+}
 
 /// Connections that do nothing are in the way of others.
 #[test]
@@ -43,3 +64,45 @@ fn whoever_is_late_is_cut_off_and_whoever_is_not_is_served() {
     let info = client.ask("GET /v1/logs/a", &[]).unwrap();
     assert_eq!(info.number("records"), 2, "half a body is no record");
 }
+
+/// Of each client that sends and never reads, megabytes may come before it is paused; kept for
+/// thousands of them, they would fill the memory. So all of it together is bounded.
+#[test]
+fn requests_whose_replies_nobody_reads_do_not_fill_the_memory() {
+    const CLIENTS: usize = 100;
+    let dir = place();
+    let server = Server::start(dir.path(), &["--size", "64MiB", "--workers", "2"]);
+    let mut client = server.client();
+    while client.ask("POST /v1/logs/fill", value(0, 60_000)).unwrap().status == 201 {}
+    client.trim_all("fill");
+    let seq = client.append("a", value(1, 1_000));
+    let before = server.memory();
+    let requests = format!("GET /v1/logs/a/{seq} HTTP/1.1\r\n\r\n").repeat(1_000);
+    let mut stalled = Vec::new();
+    let mut all = 0;
+    for _ in 0..CLIENTS {
+        let stream = server.connect();
+        stream.set_nonblocking(true).unwrap();
+        let (mut sent, mut tries) = (0, 0);
+        while sent < 8 << 20 && tries < 10 {
+            let at = sent % (requests.len() / 1_000);
+            match (&stream).write(&requests.as_bytes()[at..]) {
+                Ok(bytes) => sent += bytes,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    tries += 1;
+                    client.read_is("a", seq, value(1, 1_000));
+                }
+                // It was cut off.
+                Err(_) => break,
+            }
+        }
+        all += sent as u64;
+        stalled.push(stream);
+        client.read_is("a", seq, value(1, 1_000));
+    }
+    let grown = server.memory().saturating_sub(before);
+    // 64 MiB for each of two workers, and as much again for vectors that have grown by doubling.
+    assert!(all > 2 * BOUND && grown < BOUND, "{grown} bytes of {all}");
+}
+
+const BOUND: u64 = 2 * 2 * (64 << 20);
