@@ -131,6 +131,26 @@ impl Uring {
         self.start(token, socket, entry, Kind::Receive(group.sequence()))
     }
 
+    /// Receives what is there, or what comes next, into the span of `loan`: as many bytes as it
+    /// has, and no more; what follows them stays in the socket. The span comes back as
+    /// [`Handed::Filled`](crate::Handed::Filled). One at a time for a socket, and none beside a
+    /// [`receive`](Self::receive): bytes would go to either.
+    ///
+    /// # Panics
+    /// If the loan was not made by `frames`.
+    pub fn receive_into(
+        &mut self,
+        token: Token,
+        socket: &Fd,
+        frames: &Frames,
+        loan: SpanLoan,
+    ) -> Op {
+        self.attach(frames);
+        let address = frames.address_on_loan(&loan).as_ptr();
+        let entry = opcode::Recv::new(socket.target(), address, length(loan.span())).build();
+        self.start(token, socket, entry, Kind::Read(Filled { loan }))
+    }
+
     /// Sends all `pieces`, of `bytes` and of `frames`; `bytes` come back as
     /// [`Handed::Bytes`](crate::Handed::Bytes).
     ///

@@ -389,3 +389,66 @@ fn polling_costs_no_system_call_and_misses_nothing() {
         drop(client);
     }
 }
+
+/// Without the exact length, the next request behind a body would be swallowed; without the count,
+/// a part of it would pass for all.
+#[test]
+fn a_directed_receive_takes_what_is_there_and_nothing_behind_its_span() {
+    let (mut frames, landing) = frames();
+    let mut io = Uring::new(8).unwrap();
+    let mut group = BufGroup::new(&mut io, &frames, 1).unwrap();
+    group.provide(&mut frames, landing);
+    let (mut client, server) = pair();
+    let socket = Fd::from(server);
+    let body: Vec<u8> = (0..1_u32 << 20).map(|at| (at % 239) as u8).collect();
+    let data = [&body[..], b"next request"].concat();
+    let writer = std::thread::spawn(move || {
+        client.write_all(&data).unwrap();
+        client
+    });
+    let (mut at, end) = (8192, 8192 + body.len() as u64);
+    while at < end {
+        let span = Span::new(at, end - at);
+        let loan = frames.loan_span(span);
+        io.receive_into(token(1), &socket, &frames, loan);
+        let done = next(&mut io);
+        let Handed::Filled(filled) = done.handed else { panic!("{:?}", done.handed) };
+        assert!(!frames.is_settled(span) && !done.more);
+        assert_eq!(filled.settle(&mut frames), span);
+        at += u64::from(done.result.unwrap());
+    }
+    assert!(frames.bytes(Span::new(8192, body.len() as u64)) == body);
+    let client = writer.join().unwrap();
+    io.receive(token(2), &socket, &group);
+    let done = next(&mut io);
+    let Handed::Landed(landing) = done.handed else { panic!("{:?}", done.handed) };
+    let extent = group.land(&mut frames, landing).extent.unwrap();
+    assert_eq!(frames.bytes(extent.span()), b"next request");
+    drop(client);
+}
+
+/// Without the span, what was on loan would stay so.
+#[test]
+fn a_directed_receive_that_ends_with_nothing_gives_its_span_back() {
+    for is_cancelled in [false, true] {
+        let (mut frames, _) = frames();
+        let mut io = Uring::new(8).unwrap();
+        let (client, server) = pair();
+        let socket = Fd::from(server);
+        let span = Span::new(8192, 8);
+        let loan = frames.loan_span(span);
+        let op = io.receive_into(token(1), &socket, &frames, loan);
+        io.enter(Some(Duration::ZERO)).unwrap();
+        assert!(io.completion(Owner::Port).is_none());
+        if is_cancelled {
+            io.cancel(op);
+        } else {
+            client.shutdown(Shutdown::Write).unwrap();
+        }
+        let done = next(&mut io);
+        let Handed::Filled(filled) = done.handed else { panic!("{:?}", done.handed) };
+        assert_eq!(done.result.ok(), (!is_cancelled).then_some(0));
+        assert_eq!(filled.settle(&mut frames), span);
+        assert!(frames.is_settled(span));
+    }
+}
