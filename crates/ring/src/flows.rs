@@ -1,6 +1,6 @@
 //! The table of a port's connections.
 
-use impasto_uring::{Fd, Op};
+use impasto_uring::{Fd, Op, Uring};
 
 use crate::{FlowId, Part};
 
@@ -13,6 +13,8 @@ pub(crate) struct Flow {
     /// The transmit in flight, and its parts.
     pub(crate) sending: Option<(Op, Vec<Part>)>,
     pub(crate) is_paused: bool,
+    /// To be told when no receive is in flight.
+    pub(crate) is_stopping: bool,
     /// Waits for a buffer to land in.
     pub(crate) is_starved: bool,
     /// To be shut when its transmit has ended.
@@ -30,6 +32,8 @@ pub(crate) enum Receiving {
     Idle,
     /// One is.
     Armed(Op),
+    /// One is, straight into a span.
+    Directed(Op),
     /// One is and was cancelled.
     Stopping,
     /// The peer sends no more.
@@ -41,14 +45,28 @@ pub(crate) enum Receiving {
 impl Flow {
     /// Returns true if nothing of a closed flow is in flight.
     pub(crate) fn is_gone(&self) -> bool {
-        let receives = matches!(self.receiving, Receiving::Armed(_) | Receiving::Stopping);
-        self.is_closing && !receives && self.sending.is_none()
+        self.is_closing && !self.receiving.is_in_flight() && self.sending.is_none()
     }
 
     /// Returns true if a receive is to be started.
     pub(crate) fn wants_receive(&self) -> bool {
         let may = !(self.is_paused || self.is_starved || self.is_closing);
         may && self.receiving == Receiving::Idle
+    }
+}
+
+impl Receiving {
+    /// Returns true if the kernel may still have something to say.
+    pub(crate) const fn is_in_flight(self) -> bool {
+        matches!(self, Self::Armed(_) | Self::Directed(_) | Self::Stopping)
+    }
+
+    /// Cancels the receive in flight, if that was not done before.
+    pub(crate) fn cancel(&mut self, io: &mut Uring) {
+        if let Self::Armed(receive) | Self::Directed(receive) = *self {
+            io.cancel(receive);
+            *self = Self::Stopping;
+        }
     }
 }
 
@@ -85,6 +103,7 @@ impl Flows {
             receiving: Receiving::Idle,
             sending: None,
             is_paused: false,
+            is_stopping: false,
             is_starved: false,
             is_shutting: false,
             is_broken: false,

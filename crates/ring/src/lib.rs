@@ -36,6 +36,7 @@
 //!                 port.transmit(io, frames, slot.flow, transmit);
 //!             }
 //!             What::End | What::Reset => port.close(io, slot.flow),
+//!             What::Stopped | What::Filled(_) => unreachable!("nothing is stopped"),
 //!         }
 //!     }
 //!     port.ring().release(); // moves head
@@ -81,7 +82,7 @@ pub use uring::{Limits, UringPort};
 
 use std::io;
 
-use impasto_region::{BufId, Extent, Frames};
+use impasto_region::{BufId, Extent, Frames, Span};
 
 /// Names a connection; a later connection has another name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -108,6 +109,11 @@ pub enum What {
     Open,
     /// Payload has landed.
     Data(Extent),
+    /// After [`Port::stop`]: nothing more lands.
+    Stopped,
+    /// After [`Port::direct`]: payload has come into this span, or into the first part of the one
+    /// that was given. Nothing more comes until the next call.
+    Filled(Span),
     /// The peer will send no more; what was sent before has arrived. It may still read.
     End,
     /// The connection is gone: nothing arrives and nothing can be sent any more. The last slot of
@@ -174,7 +180,21 @@ pub trait Port<I> {
     /// Stops receiving on a flow; what has landed before still arrives. Idempotent.
     fn pause(&mut self, io: &mut I, flow: FlowId);
 
-    /// Receives again.
+    /// As [`pause`](Self::pause); [`What::Stopped`] tells when nothing more lands, unless
+    /// [`What::End`] or [`What::Reset`] has come. Until then the flow is not resumed.
+    fn stop(&mut self, io: &mut I, flow: FlowId);
+
+    /// Receives what comes next on a flow that has stopped into `span`, without landing, and not a
+    /// byte more than fits. Ends with [`What::Filled`] as soon as something has come, or with
+    /// [`What::End`] or [`What::Reset`]; until then the span is on loan. If the flow is resumed or
+    /// closed before, it is on loan until [`Frames::is_settled`] says otherwise.
+    ///
+    /// # Panics
+    /// If the flow has not stopped, or someone may already write a byte of the span.
+    fn direct(&mut self, io: &mut I, frames: &mut Frames, flow: FlowId, span: Span);
+
+    /// Receives again, into landing buffers. What comes into a span meanwhile may be lost: whoever
+    /// wants it waits for its slot.
     fn resume(&mut self, io: &mut I, flow: FlowId);
 
     /// Tells the peer that nothing more will be sent; receiving goes on.

@@ -7,7 +7,7 @@ use std::{
     rc::Rc,
 };
 
-use impasto_region::{BufId, Extent, Frames, Loan, layout::BUF_BYTES};
+use impasto_region::{BufId, Extent, Frames, Loan, Span, SpanLoan, layout::BUF_BYTES};
 
 use crate::{FlowId, Part, Port, Ring, Sent, Slot, Transmit, What};
 
@@ -16,7 +16,8 @@ use crate::{FlowId, Part, Port, Ring, Sent, Slot, Transmit, What};
 /// Bytes land in one linear stream over all flows, in the order in which the peer pushed them; each
 /// buffer is filled to its last byte. Without a buffer to land in they wait, and so do slots for
 /// which the ring has no room. A transmit takes effect when it is called, and is reported by the
-/// next [`Port::sent`].
+/// next [`Port::sent`]. A span on loan to a flow that was resumed or closed settles with the next
+/// [`Port::receive`].
 pub struct LoopPort {
     wire: Rc<RefCell<Wire>>,
     ring: Ring,
@@ -60,6 +61,9 @@ struct Conn {
     sent: Vec<u8>,
     is_open: bool,
     is_paused: bool,
+    is_stopping: bool,
+    /// Where what comes next goes.
+    directed: Option<SpanLoan>,
     /// The peer pushes no more.
     is_ended: bool,
     is_reset: bool,
@@ -124,6 +128,44 @@ impl LoopPort {
         fits
     }
 
+    /// Fills the span that `conn` is directed to with what `arrival` brings; returns false if
+    /// something of it has to wait.
+    fn fill(&mut self, frames: &mut Frames, conn: &mut Conn, arrival: &mut Arrival) -> bool {
+        if matches!(&arrival.what, Happened::Pushed { bytes, .. } if bytes.is_empty()) {
+            return true;
+        }
+        let Some(loan) = conn.directed.take_if(|_| self.ring.room() > 0) else {
+            return false;
+        };
+        let Happened::Pushed { bytes, landed } = &mut arrival.what else {
+            settle(frames, loan, &[]);
+            return self.take_in(frames, arrival);
+        };
+        let Span { at, len } = loan.span();
+        let rest = &bytes[*landed..];
+        let come = &rest[..rest.len().min(usize::try_from(len).expect("a span is in memory"))];
+        settle(frames, loan, come);
+        let what = What::Filled(Span::new(at, come.len() as u64));
+        self.ring.push(Slot { flow: arrival.flow, what });
+        *landed += come.len();
+        *landed == bytes.len()
+    }
+
+    /// Lets go of spans whose flows were resumed or closed, and tells the owners of flows that
+    /// these have stopped.
+    fn stop_flows(&mut self, frames: &mut Frames, wire: &mut Wire) {
+        for (flow, conn) in &mut wire.conns {
+            let is_held = conn.is_open && conn.is_paused;
+            if let Some(loan) = conn.directed.take_if(|_| !is_held) {
+                settle(frames, loan, &[]);
+            }
+            if conn.is_open && conn.is_stopping && self.ring.room() > 0 {
+                conn.is_stopping = false;
+                self.ring.push(Slot { flow: *flow, what: What::Stopped });
+            }
+        }
+    }
+
     /// Lands as much of `bytes` as the buffer in use has room for.
     fn land(&mut self, frames: &mut Frames, bytes: &[u8]) -> Option<Extent> {
         let loan = self.loans.front_mut()?;
@@ -142,18 +184,30 @@ impl LoopPort {
     }
 }
 
+/// Ends a loan of which `come` has come. What lies behind is nobody's business.
+fn settle(frames: &mut Frames, loan: SpanLoan, come: &[u8]) {
+    let mut bytes = come.to_vec();
+    bytes.resize(usize::try_from(loan.span().len).expect("a span is in memory"), 0xee);
+    frames.fill_span(loan, &bytes);
+}
+
 impl<I> Port<I> for LoopPort {
     fn receive(&mut self, _: &mut I, frames: &mut Frames) {
         let wire = Rc::clone(&self.wire);
         let mut wire = wire.borrow_mut();
         let wire = &mut *wire;
+        self.stop_flows(frames, wire);
         let mut waiting = VecDeque::with_capacity(wire.arrivals.len());
         let mut stuck: Vec<FlowId> = Vec::new();
         while let Some(mut arrival) = wire.arrivals.pop_front() {
             let flow = arrival.flow;
-            let is_paused = wire.conns.get(&flow).is_some_and(|conn| conn.is_paused);
             // What follows on a flow waits with what is before it.
-            if is_paused || stuck.contains(&flow) || !self.take_in(frames, &mut arrival) {
+            let is_taken = !stuck.contains(&flow)
+                && match wire.conns.get_mut(&flow) {
+                    Some(conn) if conn.is_paused => self.fill(frames, conn, &mut arrival),
+                    _ => self.take_in(frames, &mut arrival),
+                };
+            if !is_taken {
                 stuck.push(flow);
                 waiting.push_back(arrival);
             }
@@ -195,6 +249,23 @@ impl<I> Port<I> for LoopPort {
         if let Some(conn) = self.wire.borrow_mut().conns.get_mut(&flow) {
             conn.is_paused = true;
         }
+    }
+
+    fn stop(&mut self, _: &mut I, flow: FlowId) {
+        if let Some(conn) = self.wire.borrow_mut().conns.get_mut(&flow) {
+            conn.is_paused = true;
+            conn.is_stopping = true;
+        }
+    }
+
+    fn direct(&mut self, _: &mut I, frames: &mut Frames, flow: FlowId, span: Span) {
+        let mut wire = self.wire.borrow_mut();
+        let Some(conn) = wire.conns.get_mut(&flow).filter(|conn| conn.is_open) else {
+            return;
+        };
+        let has_stopped = conn.is_paused && !conn.is_stopping && conn.directed.is_none();
+        assert!(has_stopped, "the flow has stopped");
+        conn.directed = Some(frames.loan_span(span));
     }
 
     fn resume(&mut self, _: &mut I, flow: FlowId) {
@@ -296,9 +367,14 @@ impl LoopPeer {
     /// Returns true if something has not become a slot yet, of a flow that is not paused.
     pub fn has_arrivals(&self) -> bool {
         let wire = self.0.borrow();
-        wire.arrivals.iter().any(|arrival| {
-            wire.conns.get(&arrival.flow).is_some_and(|conn| conn.is_open && !conn.is_paused)
-        })
+        let is_stopping = wire.conns.values().any(|conn| conn.is_open && conn.is_stopping);
+        is_stopping
+            || wire.arrivals.iter().any(|arrival| {
+                let conn = wire.conns.get(&arrival.flow);
+                conn.is_some_and(|conn| {
+                    conn.is_open && (!conn.is_paused || conn.directed.is_some())
+                })
+            })
     }
 
     fn happen(&self, flow: FlowId, what: Happened) {

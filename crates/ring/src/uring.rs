@@ -10,7 +10,7 @@ mod receive;
 
 use std::{collections::VecDeque, io, net::TcpListener, sync::Arc, time::Duration};
 
-use impasto_region::{BufId, Frames};
+use impasto_region::{BufId, Frames, Span};
 use impasto_uring::{BufGroup, Completion, Fd, Handed, Mode, Op, Owner, Piece, Token, Uring};
 
 use crate::{
@@ -58,6 +58,8 @@ pub struct UringPort {
     flows: Flows,
     /// Flows that wait for a buffer, the first for longest.
     starved: VecDeque<FlowId>,
+    /// Flows that have stopped, and whose owner was not told.
+    stopped: VecDeque<FlowId>,
     sent: VecDeque<Sent>,
     member: Member,
     acceptor: Acceptor,
@@ -133,6 +135,7 @@ impl UringPort {
             group,
             flows: Flows::default(),
             starved: VecDeque::new(),
+            stopped: VecDeque::new(),
             sent: VecDeque::new(),
             member: Member::join(gate, io.waker()?),
             acceptor,
@@ -258,10 +261,7 @@ impl UringPort {
             flow.is_broken = true;
             match flow.receiving {
                 Receiving::Idle | Receiving::Ended => self.tell_over(index, What::Reset),
-                Receiving::Armed(receive) => {
-                    io.cancel(receive);
-                    flow.receiving = Receiving::Stopping;
-                }
+                Receiving::Armed(_) | Receiving::Directed(_) => flow.receiving.cancel(io),
                 Receiving::Stopping | Receiving::Broken => {}
             }
         } else if flow.is_shutting {
@@ -307,6 +307,9 @@ impl Port<Uring> for UringPort {
         self.open_arrived(io);
         // A completion makes at most one slot.
         while self.ring.room() > 0 {
+            if self.tell_stopped() {
+                continue;
+            }
             let Some(completion) = io.completion(Owner::Port) else {
                 // Buffers that are full are retired by now: these have room.
                 return self.feed(io, self.group.provided());
@@ -340,16 +343,27 @@ impl Port<Uring> for UringPort {
             return;
         };
         flow.is_paused = true;
-        if let Receiving::Armed(receive) = flow.receiving {
-            io.cancel(receive);
-            flow.receiving = Receiving::Stopping;
+        if matches!(flow.receiving, Receiving::Armed(_)) {
+            flow.receiving.cancel(io);
         }
+    }
+
+    fn stop(&mut self, io: &mut Uring, id: FlowId) {
+        self.pause(io, id);
+        self.stop_on(io, id);
+    }
+
+    fn direct(&mut self, io: &mut Uring, frames: &mut Frames, id: FlowId, span: Span) {
+        self.receive_into(io, frames, id, span);
     }
 
     fn resume(&mut self, io: &mut Uring, id: FlowId) {
         if let Some(flow) = self.flows.open_mut(id) {
             // A receive that still stops starts again when it has.
             flow.is_paused = false;
+            if matches!(flow.receiving, Receiving::Directed(_)) {
+                flow.receiving.cancel(io);
+            }
             self.receive_on(io, id.index);
         }
     }
@@ -373,10 +387,7 @@ impl Port<Uring> for UringPort {
         };
         flow.is_closing = true;
         flow.is_shutting = false;
-        if let Receiving::Armed(receive) = flow.receiving {
-            io.cancel(receive);
-            flow.receiving = Receiving::Stopping;
-        }
+        flow.receiving.cancel(io);
         if let Some((send, _)) = &flow.sending {
             io.cancel(*send);
         }

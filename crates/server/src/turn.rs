@@ -81,6 +81,7 @@ impl<'a, I: Enter, P: Port<I>, M: Medium<I>> Turn<'a, I, P, M> {
                     engine.arrive(flow, Arrived::Landed(extent));
                 }),
                 What::End => self.with(slot.flow, |_, flow| flow.ended = true),
+                What::Stopped | What::Filled(_) => unreachable!("nothing is stopped"),
                 What::Reset => self.close(slot.flow),
             }
         }

@@ -1,11 +1,11 @@
 //! Receives of a port: started, landed, and told.
 
-use impasto_region::Frames;
+use impasto_region::{Frames, Span};
 use impasto_uring::{Completion, Handed, Landing, Uring};
 use rustix::io::Errno;
 
 use super::{Kind, UringPort};
-use crate::{Slot, What, flows::Receiving};
+use crate::{FlowId, Slot, What, flows::Receiving};
 
 /// Receives that are started for one buffer. In pieces it serves so many; of an incremental one
 /// each takes what has come.
@@ -16,6 +16,38 @@ impl UringPort {
         if let Some(flow) = self.flows.at_mut(index).filter(|flow| flow.wants_receive()) {
             let receive = io.receive(Kind::Receive.token(index), &flow.socket, &self.group);
             flow.receiving = Receiving::Armed(receive);
+        }
+    }
+
+    /// Sees to it that the owner of a paused flow is told when nothing more lands.
+    pub(super) fn stop_on(&mut self, io: &mut Uring, id: FlowId) {
+        let Some(flow) = self.flows.open_mut(id) else {
+            return;
+        };
+        if flow.receiving == Receiving::Idle {
+            self.stopped.push_back(id);
+            self.nudge(io);
+        } else {
+            flow.is_stopping = true;
+        }
+    }
+
+    pub(super) fn receive_into(
+        &mut self,
+        io: &mut Uring,
+        frames: &mut Frames,
+        id: FlowId,
+        span: Span,
+    ) {
+        let Some(flow) = self.flows.open_mut(id) else {
+            return;
+        };
+        assert!(flow.is_paused && !flow.receiving.is_in_flight(), "the flow has stopped");
+        // Else its last slot is on its way.
+        if flow.receiving == Receiving::Idle {
+            let (token, loan) = (Kind::Receive.token(id.index), frames.loan_span(span));
+            let receive = io.receive_into(token, &flow.socket, frames, loan);
+            flow.receiving = Receiving::Directed(receive);
         }
     }
 
@@ -45,8 +77,13 @@ impl UringPort {
         index: u32,
         done: Completion,
     ) {
-        if let Handed::Landed(landing) = done.handed {
-            self.land(frames, index, landing);
+        match done.handed {
+            Handed::Landed(landing) => self.land(frames, index, landing),
+            Handed::Filled(filled) => {
+                let span = filled.settle(frames);
+                self.fill(index, span, done.result.as_ref().map_or(0, |count| *count));
+            }
+            _ => {}
         }
         let Some(flow) = self.flows.at_mut(index) else {
             return;
@@ -60,6 +97,7 @@ impl UringPort {
             Err(error) => match Errno::from_io_error(&error) {
                 Some(Errno::CANCELED | Errno::NOBUFS) if flow.is_broken => Some(What::Reset),
                 Some(Errno::CANCELED) => None,
+                Some(Errno::NOBUFS) if flow.is_stopping => None,
                 Some(Errno::NOBUFS) => {
                     flow.is_starved = true;
                     self.starved.push_back(flow.id);
@@ -68,6 +106,14 @@ impl UringPort {
                 _ => Some(What::Reset),
             },
         };
+        let has_stopped = flow.receiving == Receiving::Idle && flow.is_stopping;
+        if has_stopped {
+            flow.is_stopping = false;
+            // The end says it, too; and behind a reset comes nothing.
+            if over.is_none() {
+                self.stopped.push_back(flow.id);
+            }
+        }
         if let Some(what) = over {
             self.tell_over(index, what);
         }
@@ -89,6 +135,27 @@ impl UringPort {
         flow.receiving = receiving;
         if !flow.is_closing {
             self.ring.push(Slot { flow: flow.id, what });
+        }
+    }
+
+    /// Tells the owner of one flow that it has stopped; returns false if there is none.
+    pub(super) fn tell_stopped(&mut self) -> bool {
+        let Some(id) = self.stopped.pop_front() else {
+            return false;
+        };
+        // One that is broken by now has had its last slot.
+        if self.flows.open_mut(id).is_some_and(|flow| flow.receiving == Receiving::Idle) {
+            self.ring.push(Slot { flow: id, what: What::Stopped });
+        }
+        true
+    }
+
+    /// Tells the owner that `count` bytes have come into the first part of `span`.
+    fn fill(&mut self, index: u32, span: Span, count: u32) {
+        let flow = self.flows.at_mut(index).filter(|flow| !flow.is_closing);
+        if let Some(flow) = flow.filter(|_| count > 0) {
+            let span = Span::new(span.at, u64::from(count));
+            self.ring.push(Slot { flow: flow.id, what: What::Filled(span) });
         }
     }
 

@@ -31,9 +31,10 @@ macro_rules! on_each_port {
         }
     };
 }
+pub(crate) use on_each_port;
 
 /// Opens a connection and returns its flow.
-fn open<P: Port<I>, I: Wait, R: Peer>(
+pub(crate) fn open<P: Port<I>, I: Wait, R: Peer>(
     rig: &mut Rig<P, I>,
     peer: &R,
 ) -> (R::Conn, impasto_ring::FlowId) {
@@ -44,7 +45,7 @@ fn open<P: Port<I>, I: Wait, R: Peer>(
 }
 
 /// Pushes all of `bytes`, taking turns in between.
-fn push_all<P: Port<I>, I: Wait, R: Peer>(
+pub(crate) fn push_all<P: Port<I>, I: Wait, R: Peer>(
     rig: &mut Rig<P, I>,
     peer: &R,
     conn: &mut R::Conn,

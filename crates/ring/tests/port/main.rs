@@ -6,6 +6,7 @@
     reason = "the numbers are small"
 )]
 
+mod directed;
 mod every;
 mod kernel;
 mod many;

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use impasto_region::{BufId, Extent, Frames, layout::Geometry};
+use impasto_region::{BufId, Extent, Frames, Span, layout::Geometry};
 use impasto_ring::{FlowId, Gate, Limits, LoopPeer, LoopPort, Port, Sent, UringPort, What, listen};
 use impasto_uring::{Mode, Uring};
 use socket2::SockRef;
@@ -109,6 +109,10 @@ pub(crate) struct Seen {
     pub(crate) bytes: Vec<u8>,
     pub(crate) extents: Vec<Extent>,
     pub(crate) is_over: Option<What>,
+    /// How often it has stopped.
+    pub(crate) stops: usize,
+    /// What was filled last, until somebody takes it.
+    pub(crate) filled: Option<Span>,
 }
 
 /// A worker that looks at every slot, once.
@@ -170,6 +174,11 @@ impl<P: Port<I>, I: Wait> Rig<P, I> {
                     seen.bytes.extend(self.frames.bytes(extent.span()));
                     seen.extents.push(extent);
                 }
+                What::Stopped => seen.stops += 1,
+                What::Filled(span) => {
+                    seen.bytes.extend(self.frames.bytes(span));
+                    assert_eq!(seen.filled.replace(span), None, "one piece at a time");
+                }
                 What::End | What::Reset => seen.is_over = Some(slot.what),
             }
         }
@@ -191,6 +200,22 @@ impl<P: Port<I>, I: Wait> Rig<P, I> {
             assert!(start.elapsed() < Duration::from_secs(30), "nothing more happens");
             self.turn();
         }
+    }
+
+    /// Stops a flow and returns when it has.
+    pub(crate) fn stop(&mut self, flow: FlowId) {
+        let before = self.seen(flow).stops;
+        self.port.stop(&mut self.io, flow);
+        self.until(|rig| rig.seen(flow).stops > before || rig.seen(flow).is_over.is_some());
+    }
+
+    pub(crate) fn direct(&mut self, flow: FlowId, span: Span) {
+        self.port.direct(&mut self.io, &mut self.frames, flow, span);
+    }
+
+    /// Returns what was filled since the last call.
+    pub(crate) fn take_filled(&mut self, flow: FlowId) -> Option<Span> {
+        self.seen.get_mut(&flow).and_then(|seen| seen.filled.take())
     }
 
     pub(crate) fn seen(&self, flow: FlowId) -> &Seen {

@@ -118,6 +118,8 @@ pub struct Tap {
     pub stalls: Rc<Cell<bool>>,
     /// Bytes transmitted in all.
     pub transmitted: Rc<Cell<u64>>,
+    /// Spans that flows were directed to in all.
+    pub directed: Rc<Cell<u64>>,
     /// Transmits in all.
     pub transmits: Rc<Cell<u64>>,
 }
@@ -154,6 +156,15 @@ impl Port<Steps> for TapPort {
 
     fn pause(&mut self, io: &mut Steps, flow: FlowId) {
         self.0.pause(io, flow);
+    }
+
+    fn stop(&mut self, io: &mut Steps, flow: FlowId) {
+        self.0.stop(io, flow);
+    }
+
+    fn direct(&mut self, io: &mut Steps, frames: &mut Frames, flow: FlowId, span: Span) {
+        self.1.directed.set(self.1.directed.get() + 1);
+        self.0.direct(io, frames, flow, span);
     }
 
     fn resume(&mut self, io: &mut Steps, flow: FlowId) {
