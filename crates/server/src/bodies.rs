@@ -3,8 +3,9 @@
 //! ```text
 //! up to 512 B on shm, 64 KiB on disk   collected, to stand in the record
 //! up to 64 KiB on shm                  kept where it landed
-//! above                                copied to reserved blocks; what is full is written at once,
-//!                                      and all of it is durable before the record is appended
+//! above                                copied to reserved blocks, or received there; what is full
+//!                                      is written at once, and all of it is durable before the
+//!                                      record is appended
 //! length unknown (chunked)             collected up to 64 KiB, then in blocks taken as it grows
 //! ```
 
@@ -96,6 +97,11 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
                 return self.end_input(flow);
             }
         };
+        self.end_body(flow, whole);
+    }
+
+    /// The body is complete; `whole` is all of it, if it has no place.
+    pub(crate) fn end_body(&mut self, flow: &mut Flow, whole: Arrived<'_>) {
         let Input::Body(body) = std::mem::replace(&mut flow.input, Input::Head) else {
             unreachable!("a body is expected")
         };
@@ -260,7 +266,7 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
     }
 
     /// Gives the medium the blocks of a long body that are full, when there are enough of them.
-    fn write_full(&mut self, body: &mut Body) {
+    pub(crate) fn write_full(&mut self, body: &mut Body) {
         let Place::Reserved(extents) = &body.place else {
             return;
         };
@@ -353,7 +359,7 @@ fn count(piece: Arrived<'_>) -> u32 {
 }
 
 /// Returns the bytes from `start` to `end` of what stands in `extents`.
-fn parts(extents: &[Extent], start: u32, end: u32) -> impl Iterator<Item = Extent> {
+pub(crate) fn parts(extents: &[Extent], start: u32, end: u32) -> impl Iterator<Item = Extent> {
     let mut at = 0_u32;
     extents.iter().filter_map(move |extent| {
         let (first, last) = (at, at + extent.len);

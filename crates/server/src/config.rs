@@ -16,6 +16,17 @@ pub const INLINE_BYTES_MAX: u32 = 64 << 10;
 /// One of 64 KiB in packets of 4 KiB has 16, since pieces that adjoin are one.
 pub const PIECES_MAX: usize = 16;
 
+/// Of a body of which so much is to come, the rest is directed to its blocks. Less is not worth the
+/// two turns that it takes to stop a receive and to start it again.
+pub(crate) const DIRECT_BYTES_MIN: u32 = 512 << 10;
+/// Most bytes that one directed receive takes: their checksum is made under the lock, in 60 us.
+pub(crate) const PIECE_BYTES_MAX: u32 = 1 << 20;
+/// So many flows of a worker are directed at a time, what comes on others lands: each access to the
+/// frames looks at every span on loan.
+pub(crate) const DIRECTED_MAX: usize = 16;
+/// A flow of which less has come at once makes room for one that is faster, if there is none.
+pub(crate) const SLOW_BYTES_MAX: u32 = 4 << 10;
+
 /// A refused body up to this length is skipped, and the connection goes on; a longer one ends it.
 pub const SKIP_BYTES_MAX: u64 = 64 << 10;
 /// After the last answer, so much of what the peer still sends is read and discarded: with bytes

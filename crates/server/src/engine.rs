@@ -10,6 +10,7 @@ use impasto_store::{Applied, Lsn, Request};
 use crate::{
     Enter,
     config::{BACKLOG_BYTES_MAX, DISCARD_BYTES_MAX},
+    direct::{Directed, Directing},
     flow::{Backlog, Flow, Input, Parked, SpaceWait},
     http::{Fault, Link, Status, reply},
     jobs::{Job, Whose},
@@ -34,6 +35,7 @@ pub(crate) struct Own<I, P> {
     pub(crate) port: P,
     pub(crate) pools: Pools,
     pub(crate) landing: Landing,
+    pub(crate) directed: Directed,
     /// Flows with replies to be sent.
     pub(crate) answering: Vec<FlowId>,
     /// Flows parked for the medium, in the order in which they go on.
@@ -258,6 +260,7 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
     fn drop_input(&mut self, flow: &mut Flow) {
         if let Input::Body(body) | Input::Whole(body) =
             std::mem::replace(&mut flow.input, Input::Discard)
+            && let Some(body) = self.undirect(flow, body)
         {
             self.drop_body(body);
         }
@@ -269,7 +272,8 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
 
     /// Receives on `flow` again, if that was paused.
     pub(crate) fn resume(&mut self, flow: &mut Flow) {
-        if std::mem::take(&mut flow.paused) {
+        // A flow that stops goes on when it has.
+        if std::mem::take(&mut flow.paused) && flow.directing == Directing::No {
             self.own.port.resume(&mut self.own.io, flow.id);
         }
     }
@@ -278,6 +282,7 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
     /// transmit or a job of it that is under way gives back its own when it ends.
     pub(crate) fn close(&mut self, mut flow: Flow) {
         self.drop_input(&mut flow);
+        self.end_direct(&mut flow);
         let store = &mut self.core.store;
         flow.output.clear(|stored| store.unpin(stored));
         self.own.pools.strip(&mut flow.output);

@@ -21,6 +21,7 @@ use impasto_ring::FlowId;
 use impasto_store::Lsn;
 
 use crate::{
+    direct::Directing,
     http::{Call, Chunks, Link, LogName},
     output::Output,
 };
@@ -36,6 +37,7 @@ pub(crate) struct Flow {
     pub(crate) backlog: Backlog,
     /// True while the port does not receive.
     pub(crate) paused: bool,
+    pub(crate) directing: Directing,
     pub(crate) output: Output,
     /// True while it is listed as one that has something to send.
     pub(crate) answering: bool,
@@ -191,6 +193,7 @@ impl Flow {
             parked: None,
             backlog: Backlog::default(),
             paused: false,
+            directing: Directing::No,
             output: Output::default(),
             answering: false,
             ended: false,

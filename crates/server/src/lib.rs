@@ -15,6 +15,7 @@ mod bodies;
 mod calls;
 pub mod config;
 mod deadlines;
+mod direct;
 mod engine;
 mod enter;
 mod flow;

@@ -28,6 +28,7 @@ impl<'a, I: Enter, P: Port<I>, M: Medium<I>> Turn<'a, I, P, M> {
     pub(crate) fn take(&mut self) {
         self.take_ended();
         self.engine.receive();
+        self.engine.let_go();
         let mut stirred = self.take_sent();
         self.take_slots();
         // What a long trim frees, flows may wait for.
@@ -79,9 +80,17 @@ impl<'a, I: Enter, P: Port<I>, M: Medium<I>> Turn<'a, I, P, M> {
                 What::Data(extent) => self.with(slot.flow, |engine, flow| {
                     flow.heard = engine.own.now;
                     engine.arrive(flow, Arrived::Landed(extent));
+                    engine.direct(flow);
                 }),
-                What::End => self.with(slot.flow, |_, flow| flow.ended = true),
-                What::Stopped | What::Filled(_) => unreachable!("nothing is stopped"),
+                What::Stopped => self.with(slot.flow, |engine, flow| engine.direct_next(flow)),
+                What::Filled(span) => self.with(slot.flow, |engine, flow| {
+                    flow.heard = engine.own.now;
+                    engine.take_filled(flow, span);
+                }),
+                What::End => self.with(slot.flow, |engine, flow| {
+                    flow.ended = true;
+                    engine.end_direct(flow);
+                }),
                 What::Reset => self.close(slot.flow),
             }
         }

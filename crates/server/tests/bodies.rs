@@ -1,4 +1,4 @@
-//! The worker over the `loop` port: long bodies, and bodies in chunks.
+//! The worker over the `loop` port: bodies in chunks, and long ones that break off.
 #![expect(clippy::unwrap_used, reason = "a failed call fails the test")]
 
 mod rig;

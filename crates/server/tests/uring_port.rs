@@ -4,7 +4,7 @@
 use std::{
     fs::File,
     io::{Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{Shutdown, SocketAddr, TcpStream},
     path::Path,
     sync::{
         Arc,
@@ -158,4 +158,74 @@ fn a_file_on_disk_is_served_and_served_again() {
 fn a_file_in_memory_is_served_and_served_again() {
     let dir = tempfile::tempdir_in("/dev/shm").unwrap();
     serves_and_serves_again(&dir.path().join("region"), MediumKind::Shm);
+}
+
+/// The request behind a body that came straight into its blocks, bodies that break off in the
+/// middle of it, and more of them than may at a time.
+fn directed_bodies_are_taken_and_given_up(dir: &Path, kind: MediumKind) {
+    const BYTES: usize = 700_000;
+    let value: Vec<u8> = (0..=248).cycle().take(BYTES).collect();
+    let head = format!("POST /v1/logs/log HTTP/1.1\r\nContent-Length: {BYTES}\r\n\r\n");
+    let post = [head.as_bytes(), &value].concat();
+    let server = Server::start(dir, kind);
+    let half = |before: &[u8]| {
+        let mut stream = server.connect();
+        stream.write_all(before).unwrap();
+        stream.write_all(&post[..500_000]).unwrap();
+        stream
+    };
+    for _ in 0..10 {
+        let [ended, mut broken] = [b"", &b"GET /livez HTTP/1.1\r\n\r\n"[..]].map(half);
+        ended.shutdown(Shutdown::Write).unwrap();
+        // Closed with a reply unread, a connection is reset.
+        assert_eq!(broken.peek(&mut [0]).unwrap(), 1);
+        broken.write_all(&value[..50_000]).unwrap();
+    }
+    let two = [&post[..], b"GET /v1/logs/log HTTP/1.1\r\n\r\n"].concat();
+    for _ in 0..5 {
+        let mut stream = server.connect();
+        stream.write_all(&two).unwrap();
+        read_until(&mut stream, b"}\n");
+    }
+    let mut streams: Vec<_> = (0..100).map(|_| server.connect()).collect();
+    // Only some find room in 16 MiB: the others are told, and what they send is discarded.
+    let mut taken = 5;
+    for from in (0..post.len()).step_by(50_000) {
+        let part = &post[from..post.len().min(from + 50_000)];
+        streams.retain_mut(|stream| stream.write_all(part).is_ok());
+    }
+    for stream in &mut streams {
+        let mut status = [0; 12];
+        let is_answered = stream.read_exact(&mut status).is_ok();
+        taken += usize::from(is_answered && &status == b"HTTP/1.1 201");
+    }
+    assert!(taken > 5 + 3, "{taken}");
+    drop(streams);
+    let mut stopped = half(b"");
+    let stopped = std::thread::spawn(move || stopped.read_to_end(&mut Vec::new()));
+    server.stop();
+    // Closed with bytes unread, a connection may be reset.
+    let _end = stopped.join().unwrap();
+
+    let server = Server::start(dir, kind);
+    for seq in 1..=taken {
+        let mut stream = server.connect();
+        write!(stream, "GET /v1/logs/log/{seq} HTTP/1.1\r\nConnection: close\r\n\r\n").unwrap();
+        let mut reply = Vec::new();
+        stream.read_to_end(&mut reply).unwrap();
+        assert!(reply.ends_with(&value), "{seq} of {taken} on {kind:?}");
+    }
+    server.stop();
+}
+
+#[test]
+fn directed_bodies_are_taken_and_given_up_on_disk() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    directed_bodies_are_taken_and_given_up(&dir.path().join("region"), MediumKind::Disk);
+}
+
+#[test]
+fn directed_bodies_are_taken_and_given_up_in_memory() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    directed_bodies_are_taken_and_given_up(&dir.path().join("region"), MediumKind::Shm);
 }

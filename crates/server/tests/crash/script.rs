@@ -76,6 +76,8 @@ impl Script {
             let log = rng.index(LOGS.len());
             let client = rng.index(CLIENTS);
             let len = match rng.index(6) {
+                // More than the landing buffers hold at once: the rest is directed to its place.
+                0 if rng.once_in(4) => 1_700_000 + rng.index(1_000_000),
                 0 => 66_000 + rng.index(300_000),
                 // Alone in its buffer, and so what is trimmed alone sets that free.
                 1 => 250_000 + rng.index(12_000),
