@@ -26,7 +26,10 @@ use impasto_region::{
     layout::{BLOCK_BYTES, MediumKind},
 };
 
-use self::lane::{Lane, OP_BYTES_MAX, assert_blocks};
+use self::lane::{
+    ALONE_AFTER_BYTES, BYTES_IN_FLIGHT_MAX, BYTES_IN_FLIGHT_MAX_ALONE, Lane, OP_BYTES_MAX,
+    assert_blocks,
+};
 use crate::{CommitId, Dev, DevToken, Durability, Event, Medium, MediumError, Profile, Ticket};
 
 /// The medium of an ordinary disk, over a [`Dev`].
@@ -42,6 +45,8 @@ pub struct Disk<D> {
 
     /// Of bodies and superblocks.
     writes: Lane,
+    /// Bytes of `writes` that completed since a commit was last started.
+    bytes_since_commit: u64,
     /// By ticket in use.
     stages: HashMap<Ticket, Stage>,
     /// Tickets whose writes have completed, and that no sync covers yet.
@@ -114,6 +119,7 @@ impl<I, D: Dev<I>> Medium<I> for Disk<D> {
         let token = self.dev.write(io, frames, log, Durability::Dsync);
         self.commits.push((token, id));
         self.commit_bytes_last = log.len;
+        self.bytes_since_commit = 0;
     }
 
     /// # Panics
@@ -184,6 +190,7 @@ impl<D> Disk<D> {
             commits: Vec::with_capacity(COMMITS_MAX),
             commit_bytes_last: 0,
             writes: Lane::new(),
+            bytes_since_commit: ALONE_AFTER_BYTES,
             stages: HashMap::new(),
             written: Vec::new(),
             syncing: Vec::new(),
@@ -214,9 +221,20 @@ impl<D> Disk<D> {
     where
         D: Dev<I>,
     {
-        while let Some(span) = self.writes.next() {
+        let bytes_in_flight_max = self.write_bytes_in_flight_max();
+        while let Some(span) = self.writes.next(bytes_in_flight_max) {
             let token = self.dev.write(io, frames, span, Durability::Plain);
             self.writes.started(token);
+        }
+    }
+
+    /// Few bytes from the start of a commit on, until none is in flight and none has followed for a
+    /// while; else many.
+    const fn write_bytes_in_flight_max(&self) -> u64 {
+        if self.commits.is_empty() && self.bytes_since_commit >= ALONE_AFTER_BYTES {
+            BYTES_IN_FLIGHT_MAX_ALONE
+        } else {
+            BYTES_IN_FLIGHT_MAX
         }
     }
 
@@ -235,7 +253,7 @@ impl<D> Disk<D> {
         D: Dev<I>,
     {
         // A span is on loan once: who wants it, too, waits.
-        while let Some(span) = self.reads.next()
+        while let Some(span) = self.reads.next(BYTES_IN_FLIGHT_MAX)
             && !self.reads.is_in_flight(span)
         {
             let token = self.dev.read(io, frames, span);
@@ -247,7 +265,8 @@ impl<D> Disk<D> {
         if let Some(id) = take(&mut self.commits, token) {
             let result = self.believe(result);
             self.events.push_back(Event::Committed(id, result));
-        } else if let Some((ticket, _)) = self.writes.completed(token) {
+        } else if let Some((ticket, span)) = self.writes.completed(token) {
+            self.bytes_since_commit += span.len;
             // If it failed, so has the medium, and with it the ticket.
             let _failed = self.believe(result);
             self.settle(ticket);

@@ -20,8 +20,8 @@ fn bytes(ops: &[HandOp]) -> u64 {
 #[test]
 fn what_bodies_have_in_flight_is_bounded_by_bytes_and_holds_back_no_commit() {
     let mut bench = Bench::new();
-    bench.persist(1, &[long()]);
     bench.commit(0, blocks(1, 1));
+    bench.persist(1, &[long()]);
     let mut left = long().len;
     while left > 0 {
         let ops = bench.dev.in_flight();
@@ -34,6 +34,70 @@ fn what_bodies_have_in_flight_is_bounded_by_bytes_and_holds_back_no_commit() {
     }
     bench.dev.complete(HandOp::Sync);
     assert_eq!(bench.events(), "P1");
+}
+
+/// Completes writes, the first first, until `count` bytes are, and returns the most bytes that were
+/// in flight after one of them.
+fn complete_writes(bench: &mut Bench, count: u64) -> u64 {
+    let (mut completed, mut most) = (0, 0);
+    while completed < count {
+        let ops = bench.dev.in_flight();
+        let first = *ops.iter().find(|op| matches!(op, HandOp::Write(_))).unwrap();
+        bench.dev.complete(first);
+        assert_eq!(bench.events(), "");
+        completed += bytes(&[first]);
+        most = most.max(bytes(&bench.dev.in_flight()));
+    }
+    assert_eq!(completed, count);
+    most
+}
+
+/// The few bytes that a commit bears beside it do not keep a fast device busy.
+#[test]
+fn writes_without_commits_have_more_in_flight() {
+    let mut bench = Bench::new();
+    bench.persist(1, &[long()]);
+    assert_eq!(bytes(&bench.dev.in_flight()), BYTES_IN_FLIGHT_MAX_ALONE);
+    assert_eq!(complete_writes(&mut bench, 16 << 20), BYTES_IN_FLIGHT_MAX_ALONE);
+}
+
+/// What is in flight at the start of the first commit cannot be helped; what is added behind it
+/// would hold back the next ones.
+#[test]
+fn writes_have_little_in_flight_from_the_start_of_a_commit_on() {
+    let mut bench = Bench::new();
+    bench.persist(1, &[long()]);
+    bench.commit(0, blocks(1, 1));
+    let surplus = BYTES_IN_FLIGHT_MAX_ALONE - BYTES_IN_FLIGHT_MAX;
+    complete_writes(&mut bench, surplus);
+    assert_eq!(bytes(&bench.dev.in_flight()), BYTES_IN_FLIGHT_MAX, "none was added");
+    bench.dev.complete(HandOp::Commit(blocks(1, 1)));
+    assert_eq!(bench.events(), "C0");
+    // One that follows begins the pause anew.
+    let pause = ALONE_AFTER_BYTES - surplus - OP_BYTES_MAX;
+    assert_eq!(complete_writes(&mut bench, pause), BYTES_IN_FLIGHT_MAX);
+    bench.commit(1, blocks(2, 1));
+    bench.dev.complete(HandOp::Commit(blocks(2, 1)));
+    assert_eq!(bench.events(), "C1");
+    let pause = ALONE_AFTER_BYTES - OP_BYTES_MAX;
+    assert_eq!(complete_writes(&mut bench, pause), BYTES_IN_FLIGHT_MAX);
+    assert_eq!(complete_writes(&mut bench, OP_BYTES_MAX), BYTES_IN_FLIGHT_MAX_ALONE);
+}
+
+/// A commit that the device holds back for that long would be held back by four times as much.
+#[test]
+fn writes_have_little_in_flight_until_the_last_commit_ends() {
+    let mut bench = Bench::new();
+    bench.commit(0, blocks(1, 1));
+    bench.commit(1, blocks(2, 1));
+    bench.persist(1, &[long()]);
+    assert_eq!(complete_writes(&mut bench, 2 * ALONE_AFTER_BYTES), BYTES_IN_FLIGHT_MAX);
+    for (id, event) in [(1, "C1"), (0, "C0")] {
+        assert_eq!(bytes(&bench.dev.in_flight()), BYTES_IN_FLIGHT_MAX);
+        bench.dev.complete(HandOp::Commit(blocks(1 + id, 1)));
+        assert_eq!(bench.events(), event);
+    }
+    assert_eq!(bytes(&bench.dev.in_flight()), BYTES_IN_FLIGHT_MAX_ALONE);
 }
 
 #[test]
@@ -84,7 +148,7 @@ fn a_short_read_waits_for_one_operation_of_a_long_one() {
 #[test]
 fn parts_that_adjoin_and_wait_are_written_together() {
     let mut bench = Bench::new();
-    bench.write(1, &[blocks(8, BYTES_IN_FLIGHT_MAX / BLOCK_BYTES)]);
+    bench.write(1, &[blocks(8, BYTES_IN_FLIGHT_MAX_ALONE / BLOCK_BYTES)]);
     let busy = bench.dev.in_flight();
     let per_op = OP_BYTES_MAX / BLOCK_BYTES;
     for part in 0..=per_op {
@@ -107,7 +171,7 @@ fn parts_that_adjoin_and_wait_are_written_together() {
 fn the_loop_on_which_something_completes_goes_on_with_what_others_wait_for() {
     let mut bench = Bench::new();
     let (one, other) = (Io(1), Io(2));
-    let (a, b) = (blocks(8, BYTES_IN_FLIGHT_MAX / BLOCK_BYTES), blocks(9000, 1));
+    let (a, b) = (blocks(8, BYTES_IN_FLIGHT_MAX_ALONE / BLOCK_BYTES), blocks(9000, 1));
     bench.io = one;
     bench.persist(1, &[a]);
     let busy = bench.dev.in_flight();
