@@ -7,7 +7,11 @@ use std::{
     rc::Rc,
 };
 
-use io_uring::{cqueue, squeue::Entry, types::Timespec};
+use io_uring::{
+    cqueue, opcode,
+    squeue::{Entry, Flags},
+    types::Timespec,
+};
 use rustix::io::Errno;
 
 use crate::{Fd, Filled, Landing, group::Sequence, message::Message};
@@ -91,11 +95,14 @@ pub(crate) enum Kind {
         _after: Box<Timespec>,
     },
     /// A message to another ring: over when the kernel has taken it.
-    Wake,
+    Wake {
+        /// Its success is not told.
+        is_quiet: bool,
+    },
 }
 
 /// In the completion that another ring's wake-up posts to ours; names no operation.
-pub(crate) const WOKEN: u64 = u64::MAX;
+const WOKEN: u64 = u64::MAX;
 
 /// A completion as the kernel posts it.
 #[derive(Clone, Copy, Debug)]
@@ -154,6 +161,14 @@ impl Flight {
         op
     }
 
+    /// Starts the message that wakes `ring`.
+    pub(crate) fn wake(&mut self, ring: Fd) {
+        let entry = wake_entry(&ring).flags(Flags::SKIP_SUCCESS);
+        let (fd, kind) = (Some(ring), Kind::Wake { is_quiet: true });
+        let op = self.start(entry, Operation { token: None, fd, kind, cancelled: false });
+        self.expect_silence(op);
+    }
+
     /// Returns the operation, if it has not ended.
     pub(crate) fn get_mut(&mut self, op: Op) -> Option<&mut Operation> {
         let place = self.operations.get_mut(op.index as usize)?;
@@ -195,7 +210,7 @@ impl Flight {
             };
             let sent = match kind {
                 Kind::Send(message) if message.is_quiet() => message.advance_all(),
-                Kind::Wake => 0,
+                Kind::Wake { is_quiet: true } => 0,
                 _ => continue,
             };
             let (token, result) = (*token, Ok(sent));
@@ -243,8 +258,9 @@ impl Flight {
         let Some(operation) = self.get_mut(op) else {
             return;
         };
-        if let Some(rest) = operation.rest_of_send(&mut result) {
-            self.pending.push_back(rest.user_data(posted.user_data));
+        let again = operation.wake_again(&result);
+        if let Some(entry) = again.or_else(|| operation.rest_of_send(&mut result)) {
+            self.pending.push_back(entry.user_data(posted.user_data));
             return;
         }
         let token = operation.token;
@@ -266,9 +282,11 @@ impl Flight {
         result: &io::Result<u32>,
     ) -> Handed {
         match operation.kind {
-            Kind::Plain | Kind::Accept | Kind::Receive(_) | Kind::Timer { .. } | Kind::Wake => {
-                handed
-            }
+            Kind::Plain
+            | Kind::Accept
+            | Kind::Receive(_)
+            | Kind::Timer { .. }
+            | Kind::Wake { .. } => handed,
             Kind::Send(mut message) => {
                 let bytes = message.take_bytes();
                 self.spare.push(message);
@@ -290,7 +308,27 @@ impl Flight {
 
 const CANCELED: i32 = Errno::CANCELED.raw_os_error();
 
+fn wake_entry(ring: &Fd) -> Entry {
+    opcode::MsgRingData::new(ring.target(), 0, WOKEN, None).build()
+}
+
 impl Operation {
+    /// Returns the entry that sends a wake-up again, if memory was short for it: nobody else would
+    /// wake that ring for the same reason. Not if the ring is gone, or has so many messages that it
+    /// takes no more (`EOVERFLOW`): then it is awake.
+    fn wake_again(&mut self, result: &io::Result<u32>) -> Option<Entry> {
+        let Kind::Wake { is_quiet } = &mut self.kind else {
+            return None;
+        };
+        let error = Errno::from_io_error(result.as_ref().err()?);
+        if !matches!(error, Some(Errno::NOMEM | Errno::AGAIN)) {
+            return None;
+        }
+        // It has not been taken yet when silence ends, so that it tells of its success, too.
+        *is_quiet = false;
+        Some(wake_entry(self.fd.as_ref().expect("a wake-up has a ring")))
+    }
+
     /// Notes what a send has sent: returns the entry that sends the rest, or makes `result` that of
     /// all.
     fn rest_of_send(&mut self, result: &mut io::Result<u32>) -> Option<Entry> {
@@ -326,5 +364,76 @@ impl Operation {
                 .map_or(Handed::Nothing, Handed::Landed),
             _ => Handed::Nothing,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    /// Takes the one entry that is pending, and says that it has failed.
+    fn fail(flight: &mut Flight, error: Errno) {
+        let entry = flight.pending.pop_front().unwrap();
+        assert!(flight.pending.is_empty());
+        post(flight, entry.get_user_data(), -error.raw_os_error());
+    }
+
+    /// Completes as the ring does, which then believes in silence.
+    fn post(flight: &mut Flight, user_data: u64, result: i32) {
+        flight.complete(Posted { user_data, result, flags: 0 }, |_| panic!("nothing is accepted"));
+        flight.end_silence();
+        assert!(!flight.has_news(), "nobody is told of a wake-up");
+    }
+
+    fn waking() -> Flight {
+        let mut flight = Flight::default();
+        flight.wake(File::open("/dev/null").unwrap().into());
+        flight
+    }
+
+    /// Lost for want of memory, it would leave the worker asleep over what was done for it.
+    #[test]
+    fn a_wake_up_for_which_memory_is_short_is_sent_again_until_it_is_taken() {
+        for error in [Errno::NOMEM, Errno::AGAIN] {
+            let mut flight = waking();
+            let user_data = flight.pending[0].get_user_data();
+            for _ in 0..3 {
+                fail(&mut flight, error);
+                let again = &flight.pending[0];
+                assert_eq!(again.get_user_data(), user_data);
+                assert_eq!(again.get_opcode(), u32::from(opcode::MsgRingData::CODE));
+                assert_eq!(flight.len(), 1, "it has not ended");
+            }
+            // Taken, and not over: its success is told.
+            let entry = flight.pending.pop_front().unwrap();
+            assert!(format!("{entry:?}").contains("flags: 0,"), "{entry:?}");
+            flight.end_silence();
+            assert_eq!(flight.len(), 1);
+            post(&mut flight, user_data, 0);
+            assert_eq!(flight.len(), 0);
+            assert!(flight.pending.is_empty());
+        }
+    }
+
+    /// Sent again, a message to a ring that is gone would fail for ever.
+    #[test]
+    fn a_wake_up_that_cannot_be_taken_or_is_not_needed_ends() {
+        for error in [Errno::BADFD, Errno::BADF, Errno::CANCELED, Errno::OVERFLOW] {
+            let mut flight = waking();
+            fail(&mut flight, error);
+            assert!(flight.pending.is_empty(), "{error}");
+            assert_eq!(flight.len(), 0);
+        }
+    }
+
+    /// Without an end of its own, a wake-up that succeeds would stay in flight for ever.
+    #[test]
+    fn a_wake_up_of_which_nothing_is_heard_ends() {
+        let mut flight = waking();
+        flight.pending.clear();
+        flight.end_silence();
+        assert_eq!(flight.len(), 0);
     }
 }

@@ -15,7 +15,7 @@ use std::{
 use impasto_region::{Frames, Map, Span, SpanLoan};
 use io_uring::{
     EnterFlags, IoUring, opcode,
-    squeue::{self, Entry},
+    squeue::Entry,
     types::{self, CancelBuilder, SubmitArgs, Timespec},
 };
 use rustix::{
@@ -26,7 +26,7 @@ use rustix::{
 
 use crate::{
     BufGroup, Completion, Fd, Mode, Op, Owner, Piece, SetupError, Token, Waker,
-    flight::{Flight, Kind, Operation, Posted, WOKEN},
+    flight::{Flight, Kind, Operation, Posted},
     group::Pages,
     message::Message,
     probe,
@@ -291,7 +291,8 @@ impl Uring {
     /// Wakes the ring of `waker`, with the next [`enter`](Self::enter): its own `enter` then
     /// returns, the one in which it waits or else the next. Nothing completes on either side; what
     /// there is to do stands elsewhere, written before this call. A ring that is gone, or that has
-    /// no room for the message and so is awake, is left alone.
+    /// no room for the message and so is awake, is left alone; if memory is short for the message,
+    /// the `enter` after that sends it again.
     pub fn wake(&mut self, waker: &Waker) {
         let Some(ring) = waker.ring() else {
             return;
@@ -301,12 +302,7 @@ impl Uring {
             return;
         }
         self.rung.push(number);
-        let entry = opcode::MsgRingData::new(ring.target(), 0, WOKEN, None).build();
-        let entry = entry.flags(squeue::Flags::SKIP_SUCCESS);
-        let fd = Some(ring.clone());
-        let operation = Operation { token: None, fd, kind: Kind::Wake, cancelled: false };
-        let op = self.flight.start(entry, operation);
-        self.flight.expect_silence(op);
+        self.flight.wake(ring.clone());
     }
 
     /// Submits what was started, and waits until something completes or `timeout` is over; `None`
