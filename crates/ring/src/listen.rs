@@ -15,6 +15,8 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_time(Duration::from_secs(60))
     .with_interval(Duration::from_secs(10))
     .with_retries(6);
+/// The longest user timeout: the kernel takes it for an `int` of milliseconds.
+const USER_TIMEOUT_MAX: Duration = Duration::from_millis((1 << 31) - 1);
 
 /// Makes a listener. One on an IPv6 address takes no IPv4 connections, so that both can have the
 /// port.
@@ -41,5 +43,24 @@ pub(crate) fn prepare(listener: &TcpListener, stall_max: Duration) -> io::Result
     // the probes, not their number.
     socket.set_tcp_keepalive(&KEEPALIVE)?;
     // One that does not acknowledge or, since Linux 5.11, does not read (commit 9d9b1ee0b2d1).
-    socket.set_tcp_user_timeout(Some(stall_max))
+    socket.set_tcp_user_timeout(Some(stall_max.min(USER_TIMEOUT_MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    /// Without the limit a stall of 25 days or more is refused as an invalid argument, and no port
+    /// starts.
+    #[test]
+    fn a_stall_that_the_kernel_cannot_count_is_the_longest_that_it_can() {
+        let listener = listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        for stall_max in [Duration::from_secs(30 * 24 * 3600), Duration::MAX] {
+            prepare(&listener, stall_max).unwrap();
+            let timeout = SockRef::from(&listener).tcp_user_timeout().unwrap();
+            assert_eq!(timeout, Some(USER_TIMEOUT_MAX));
+        }
+    }
 }

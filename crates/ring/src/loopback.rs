@@ -367,8 +367,11 @@ impl LoopPeer {
     /// Returns true if something has not become a slot yet, of a flow that is not paused.
     pub fn has_arrivals(&self) -> bool {
         let wire = self.0.borrow();
-        let is_stopping = wire.conns.values().any(|conn| conn.is_open && conn.is_stopping);
-        is_stopping
+        let stops = |conn: &Conn| {
+            let is_held = conn.is_open && conn.is_paused;
+            conn.is_open && conn.is_stopping || conn.directed.is_some() && !is_held
+        };
+        wire.conns.values().any(stops)
             || wire.arrivals.iter().any(|arrival| {
                 let conn = wire.conns.get(&arrival.flow);
                 conn.is_some_and(|conn| {

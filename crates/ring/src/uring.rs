@@ -31,8 +31,8 @@ pub struct Limits {
     /// Most flows, of a port without a [`Gate`]. At the limit, connections wait in the kernel until
     /// a flow closes.
     pub flows_max: usize,
-    /// How long a peer may not acknowledge, or not read, what was sent to it, in milliseconds; then
-    /// its connection breaks.
+    /// How long a peer may not acknowledge, or not read, what was sent to it; then its connection
+    /// breaks. Counted in milliseconds, of which the kernel takes 2^31 - 1, about 25 days.
     pub stall_max: Duration,
     /// How the kernel uses up landing buffers; `None`: the best way it knows.
     pub mode: Option<Mode>,
