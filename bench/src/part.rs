@@ -69,7 +69,7 @@ fn serve_on<L: Lines>(args: &ServeArgs, region: &Region, lines: L) -> Result<Inf
     let port = UringPort::new(&mut io, &frames, [listener], limits)?;
     let clock = Box::new(Instant::now);
     let options = config::Options::default();
-    let shared = Shared::new(SharedParts { medium, frames, store, geometry, options });
+    let shared = Shared::new(SharedParts { medium, frames, workers: 1, store, geometry, options });
     let mut worker = Worker::new(Parts { io, port, shared, clock, busy_poll: false })?;
     tell(&format!("listening  http://{address}"));
     loop {

@@ -77,7 +77,7 @@ fn open(dir: &Path) -> Result<(Parts, u16), Box<dyn Error>> {
     let number = listener.local_addr()?.port();
     let mut port = UringPort::new(&mut io, &frames, [listener], Limits::default())?;
     for _ in 0..4 {
-        let buf = store.take_landing().ok_or("a new region has free buffers")?;
+        let buf = store.take_landing(true).ok_or("a new region has free buffers")?;
         port.provide(&mut io, &mut frames, buf);
     }
     Ok((Parts { io, port, medium, frames, store }, number))

@@ -56,7 +56,7 @@
 //! let peer = port.peer();
 //! let clock = Box::new(Instant::now);
 //! let options = server::config::Options::default();
-//! let shared = Shared::new(SharedParts { medium, frames, store, geometry, options });
+//! let shared = Shared::new(SharedParts { medium, frames, workers: 1, store, geometry, options });
 //! let mut worker = Worker::new(Parts { io: Now, port, shared, clock, busy_poll: false })?;
 //!
 //! let flow = peer.open().expect("the port accepts");

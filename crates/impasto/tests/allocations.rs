@@ -63,7 +63,7 @@ fn serve<M: Medium<Uring>>(
     let port = UringPort::new(&mut io, &frames, [listener], Limits::default()).unwrap();
     let (clock, geometry) = (Box::new(Instant::now), superblock.geometry);
     let options = config::Options::default();
-    let shared = Shared::new(SharedParts { medium, frames, store, geometry, options });
+    let shared = Shared::new(SharedParts { medium, frames, workers: 1, store, geometry, options });
     let mut worker = Worker::new(Parts { io, port, shared, clock, busy_poll: false }).unwrap();
     ready(address);
     while !signals.stop.load(Ordering::Acquire) {
@@ -167,7 +167,7 @@ fn requests_do_not_allocate() {
     let rate = allocations_per_request(|signals, ready| {
         let region = Region::open(dir.path()).unwrap();
         let medium = Disk::new(UringDev::new(region.open_direct().unwrap()));
-        let frames = Frames::anonymous(geometry, config::landing_bufs(geometry)).unwrap();
+        let frames = Frames::anonymous(geometry, config::landing_bufs(geometry, 1)).unwrap();
         serve(&region, medium, frames, signals, ready);
     });
     assert!(rate < 0.001, "disk: {rate} allocations per request");

@@ -152,18 +152,22 @@ fn memory_that_is_not_there_or_not_enough_is_refused_before_anything_is_made() {
     let dir = place();
     for (more, says) in [
         (["--size", "16MiB", "--memory", "100TiB"], "more than three quarters of this machine's"),
-        (["--size", "32MiB", "--memory", "31MiB"], "--memory is less than the region of 32MiB"),
+        (
+            ["--size", "32MiB", "--memory", "33MiB"],
+            "--memory is less than 34MiB: the region of 32MiB",
+        ),
         (["--size", "15TiB", "--memory", "1GiB"], "does not fit this machine's memory"),
     ] {
         let data = dir.path().join("data");
-        let output = serve(&data, &more).output().unwrap();
+        let output = serve(&data, &[&more[..], &["--workers", "1"]].concat()).output().unwrap();
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{text}");
         assert!(text.contains(says), "{text}");
         assert!(!data.exists(), "{text}");
     }
     let data = dir.path().join("data");
-    drop(Server::start(&data, &["--size", "32MiB", "--memory", "32MiB"]));
-    let output = serve(&data, &["--memory", "31MiB"]).output().unwrap();
-    assert!(String::from_utf8(output.stderr).unwrap().contains("say --memory 32MiB"));
+    let workers = ["--workers", "1"];
+    drop(Server::start(&data, &[&["--size", "32MiB", "--memory", "34MiB"][..], &workers].concat()));
+    let output = serve(&data, &[&["--memory", "33MiB"][..], &workers].concat()).output().unwrap();
+    assert!(String::from_utf8(output.stderr).unwrap().contains("say --memory 34MiB"));
 }

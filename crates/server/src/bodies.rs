@@ -21,7 +21,7 @@ use crate::{
     Enter,
     config::{INLINE_BYTES_MAX, PIECES_MAX},
     engine::Engine,
-    flow::{Body, Flow, Input, Opening, Parked, Place, Rest},
+    flow::{Body, Flow, Input, Opening, Parked, Place, Rest, SpaceWait},
     http::{Chunks, Fault, Framing, Link, Piece, reply},
     input::{TOO_LONG, past_body},
     jobs::Job,
@@ -39,7 +39,7 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
                     let write = |out: &mut Vec<u8>| out.extend_from_slice(reply::CONTINUE);
                     self.reply(flow, Lsn(0), &[], write);
                 }
-                flow.since = self.own.now;
+                (flow.since, flow.heard) = (self.own.now, self.own.now);
                 flow.input = Input::Body(body);
                 if is_empty {
                     let mut nothing = Arrived::NONE;
@@ -81,7 +81,8 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
         };
         let rest = len.map_or(Rest::Chunked(Chunks::new()), Rest::Counted);
         let (sum, writing) = (Checksum::new(), None);
-        Ok(Body { log, link, rest, len: 0, sum, place, wait, writing })
+        let (len, room, cursor) = (0, 0, (0, 0));
+        Ok(Body { log, link, rest, len, sum, place, wait, writing, room, cursor })
     }
 
     /// Takes bytes of a body, up to its end.
@@ -156,9 +157,9 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
                     let max = self.core.options.value_bytes_max;
                     let len = len.filter(|len| *len <= max).ok_or(TOO_LONG)?;
                     match self.make_room(body, len) {
-                        Ok(()) => {}
-                        // What others have given up is about to be free: not a byte is taken.
-                        Err(Refusal::NoSpace) if self.core.jobs.drops_any() => {
+                        Ok(()) => body.wait = SpaceWait::default(),
+                        // Not a byte is taken.
+                        Err(Refusal::NoSpace) if self.space_may_come(&mut body.wait) => {
                             return Ok(Taken::NoRoom);
                         }
                         Err(refusal) => return Err(reply::fault(refusal)),
@@ -189,25 +190,29 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
         if !matches!(body.rest, Rest::Chunked(_)) || len <= INLINE_BYTES_MAX {
             return Ok(());
         }
-        if let Place::Collected(bytes) = &mut body.place {
-            let (start, bytes) = (0, std::mem::take(bytes));
-            body.place = Place::Reserved(self.own.pools.extents());
-            self.grow(body, len)?;
-            self.put_piece(body, start, Arrived::Copied(&bytes));
-            self.own.pools.give_bytes(bytes);
-        }
-        self.grow(body, len)
-    }
-
-    fn grow(&mut self, body: &mut Body, len: u32) -> Result<(), Refusal> {
-        let Place::Reserved(extents) = &mut body.place else {
-            unreachable!("a long body is in reserved blocks")
-        };
-        let room: u32 = extents.iter().map(|extent| extent.len).sum();
-        if len <= room {
+        if len <= body.room {
             return Ok(());
         }
-        self.core.store.grow((len - room).next_multiple_of(BUF_BYTES), extents)
+        let more = (len - body.room).next_multiple_of(BUF_BYTES);
+        if let Place::Reserved(extents) = &mut body.place {
+            self.core.store.grow(more, extents)?;
+        } else {
+            // What was collected stays where it is, if there are no blocks now: it may be tried
+            // again.
+            let mut extents = self.own.pools.extents();
+            if let Err(refusal) = self.core.store.grow(more, &mut extents) {
+                self.own.pools.give_extents(extents);
+                return Err(refusal);
+            }
+            let place = std::mem::replace(&mut body.place, Place::Reserved(extents));
+            let Place::Collected(bytes) = place else {
+                unreachable!("what comes in chunks is collected first")
+            };
+            self.put_piece(body, 0, Arrived::Copied(&bytes));
+            self.own.pools.give_bytes(bytes);
+        }
+        body.room += more;
+        Ok(())
     }
 
     /// Brings the piece of `body` that starts at `start` to its place.
@@ -241,12 +246,20 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
             }
             (Place::Reserved(extents), _) => {
                 let mut piece = piece;
-                for room in parts(extents, start, u32::MAX) {
-                    if piece.is_empty() {
-                        break;
+                // Pieces come one behind the other, and may be many: not from the first extent.
+                let ((mut index, mut at), mut start) = (body.cursor, start);
+                while !piece.is_empty() {
+                    let extent = extents[index];
+                    if start - at >= extent.len {
+                        (index, at) = (index + 1, at + extent.len);
+                        continue;
                     }
-                    piece.take(room.len as usize).place(&mut self.core.frames, room.span().at);
+                    let part = piece.take((extent.len - (start - at)) as usize);
+                    let to = extent.part(start - at, count(part)).span().at;
+                    part.place(&mut self.core.frames, to);
+                    start += count(part);
                 }
+                body.cursor = (index, at);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use impasto_region::layout::{BUF_BYTES, Geometry};
+use impasto_region::layout::Geometry;
 
 /// Most bytes of a request's head; one that is longer gets 431.
 pub const HEAD_BYTES_MAX: usize = 16 << 10;
@@ -37,6 +37,11 @@ pub const DISCARD_TIME: Duration = Duration::from_secs(5);
 /// A clean stop gives requests so long to be answered.
 pub const STOP_TIME: Duration = Duration::from_secs(10);
 
+/// A turn takes so much of what has landed, and the next one follows at once: parsed under the lock
+/// that all workers share, what one peer sends in small pieces would keep all others waiting.
+pub const TURN_BYTES_MAX: u32 = 1 << 20;
+/// If deadlines are looked at so much too late, the process has stood still.
+pub(crate) const STANDSTILL_MAX: Duration = Duration::from_secs(1);
 /// A connection with so many bytes to be sent, stored values included, is not read on.
 pub const OUTPUT_BYTES_MAX: u64 = 256 << 10;
 /// Nor one with so many replies to be sent.
@@ -82,9 +87,16 @@ impl Default for Options {
 /// from others.
 pub(crate) const BODY_BYTES_PER_SECOND_MIN: u64 = 1 << 10;
 
-/// Returns how many landing buffers a port gets: a sixteenth of the region, but 4 (1 MiB) at least,
-/// so that one may fill while three are parsed, and 64 (16 MiB) at most, which is 0.13 s at 1 Gb/s.
-pub fn landing_bufs(geometry: Geometry) -> u32 {
-    let bufs = geometry.region_bytes() / 16 / u64::from(BUF_BYTES);
-    u32::try_from(bufs.clamp(4, 64)).expect("at most 64")
+/// Returns how many landing buffers the port of each of so many workers gets: together a sixteenth
+/// of the region, but 2 each at least, so that one may fill while the other is parsed, and 64 (16
+/// MiB) each at most, which is 0.13 s at 1 Gb/s. A worker that is alone gets 4 at least.
+pub fn landing_bufs(geometry: Geometry, workers: u32) -> u32 {
+    let least = if workers == 1 { 4 } else { 2 };
+    (geometry.bufs() / 16 / workers).clamp(least, 64)
+}
+
+/// Returns how many workers a region has room for that has their landing buffers in it: an eighth
+/// of it.
+pub fn workers_max(geometry: Geometry) -> u32 {
+    (geometry.bufs() / 8 / 2).max(1)
 }

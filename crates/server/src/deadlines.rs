@@ -71,6 +71,8 @@ pub(crate) fn deadline(flow: &Flow, options: &Options) -> Option<(Instant, Late)
             let time = if flow.is_fresh { Some(options.head) } else { options.idle };
             time.map(|time| (flow.since + time, Late::Idle))
         }
+        // It may wait for `100 Continue`, or read the replies to what it has sent before.
+        Input::Body(_) | Input::Skip(_) if !flow.output.is_done() => None,
         Input::Body(body) => {
             let taken = u64::from(body.len) / BODY_BYTES_PER_SECOND_MIN;
             let slow = flow.since + options.body + std::time::Duration::from_secs(taken);

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Instant};
 
 use impasto_media::{CommitId, Medium};
 use impasto_region::{BufId, Extent, Frames, Span, layout::Superblock};
-use impasto_ring::{FlowId, Port};
+use impasto_ring::{FlowId, Part, Port};
 use impasto_store::{Applied, Lsn, Request};
 
 use crate::{
@@ -50,6 +50,8 @@ pub(crate) struct Own<I, P> {
     pub(crate) stopping: bool,
     /// True if the log's front is being moved: the next turn goes on with it.
     pub(crate) reclaiming: bool,
+    /// True if slots are left that this turn has not taken.
+    pub(crate) behind: bool,
     /// True if a reply waits for a read in flight.
     pub(crate) held: bool,
     /// True when the medium has failed and flows have not been told.
@@ -107,11 +109,20 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
     /// Moves what keeps the log from shrinking, a bounded part in a turn.
     pub(crate) fn reclaim(&mut self) {
         let last = self.core.store.last_lsn();
-        if !self.core.store.is_read_only() && !self.own.stopping {
+        if self.reclaims() {
             self.core.store.reclaim(&mut Placer::new(&mut self.core.frames, Arrived::NONE));
         }
-        self.own.reclaiming = self.core.store.last_lsn() > last || self.core.store.is_freeing();
+        self.own.reclaiming = self.core.store.last_lsn() > last || self.is_freeing();
         self.raise_front();
+    }
+
+    fn reclaims(&self) -> bool {
+        !self.core.store.is_read_only() && !self.own.stopping
+    }
+
+    /// Returns true if a long trim is being freed, a part in each turn.
+    pub(crate) fn is_freeing(&self) -> bool {
+        self.reclaims() && self.core.store.is_freeing()
     }
 
     /// Persists a superblock that says where the log starts now, so that what stood before can be
@@ -130,7 +141,7 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
     /// bodies that were given up, or by the superblock under way.
     pub(crate) fn space_may_come(&self, wait: &mut SpaceWait) -> bool {
         let until = *wait.until.get_or_insert_with(|| self.core.store.last_lsn());
-        let is_freed = self.core.store.is_freeing() || self.core.jobs.drops_any();
+        let is_freed = self.is_freeing() || self.core.jobs.drops_any();
         if self.core.store.durable() < until || is_freed {
             return true;
         }
@@ -201,7 +212,9 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
             let (io, frames) = (&mut self.own.io, &self.core.frames);
             // Its end is awaited by whoever needs what it pins, and by what its flow does then.
             let is_room_short = !self.own.waiting.is_empty() || self.own.landing.is_short();
-            if is_room_short || self.own.stopping || flow.awaits_sent() {
+            // Another worker may need the space that it pins, and nobody would ask this one.
+            let pins = transmit.parts.iter().any(|part| matches!(part, Part::Stored(_)));
+            if is_room_short || pins || self.own.stopping || flow.awaits_sent() {
                 self.own.port.transmit(io, frames, flow.id, transmit);
             } else {
                 self.own.port.transmit_quiet(io, frames, flow.id, transmit);
@@ -306,7 +319,8 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
             }
         }
         while self.own.landing.is_short() {
-            let Some(buf) = self.core.store.take_landing() else {
+            let is_first = self.own.landing.is_empty();
+            let Some(buf) = self.core.store.take_landing(is_first) else {
                 break;
             };
             self.own.landing.provided();

@@ -123,6 +123,10 @@ pub(crate) struct Body {
     pub(crate) wait: SpaceWait,
     /// How many of its bytes the medium was given already, and under which ticket.
     pub(crate) writing: Option<(Ticket, u32)>,
+    /// Bytes of the blocks that it has taken as it grew.
+    pub(crate) room: u32,
+    /// The extent that the last piece was put into, and the number of bytes before it.
+    pub(crate) cursor: (usize, u32),
 }
 
 /// What of a body has not arrived.
@@ -280,6 +284,6 @@ mod tests {
     fn an_idle_flow_costs_a_few_hundred_bytes() {
         let flow = Flow::new(FlowId { index: 0, generation: 0 }, Instant::now());
         assert!(flow.is_idle() && !flow.output.is_furnished());
-        assert!(size_of::<Option<Flow>>() <= 800, "{} bytes", size_of::<Option<Flow>>());
+        assert!(size_of::<Option<Flow>>() <= 832, "{} bytes", size_of::<Option<Flow>>());
     }
 }

@@ -42,6 +42,8 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
     /// Goes on with a flow whose reason to be parked is gone.
     pub(crate) fn unpark(&mut self, flow: &mut Flow) {
         flow.parked = None;
+        // It was not the peer's turn.
+        flow.heard = self.own.now;
         self.retry(flow);
         while flow.parked.is_none() && flow.has_backlog() {
             let backlog = std::mem::take(&mut flow.backlog);

@@ -35,6 +35,8 @@ pub(crate) struct Jobs {
     free: Vec<usize>,
     loads: usize,
     dropped: usize,
+    /// Generation of the superblock that is being persisted.
+    superblock: Option<u64>,
     /// For the next call of the medium.
     spans: Vec<Span>,
 }
@@ -46,6 +48,9 @@ impl Jobs {
             self.by_ticket.push(None);
             self.by_ticket.len() - 1
         });
+        if let Job::Superblock(generation) = job {
+            self.superblock = Some(generation);
+        }
         self.by_ticket[index] = Some(job);
         Ticket(index as u64)
     }
@@ -69,6 +74,9 @@ impl Jobs {
         self.free.push(index);
         self.loads -= usize::from(matches!(job, Job::Load(..)));
         self.dropped -= usize::from(matches!(job, Job::Dropped(_)));
+        if matches!(job, Job::Superblock(_)) {
+            self.superblock = None;
+        }
         job
     }
 
@@ -77,11 +85,8 @@ impl Jobs {
     }
 
     /// Returns the generation of the superblock that is being persisted.
-    pub(crate) fn superblock(&self) -> Option<u64> {
-        self.by_ticket.iter().flatten().find_map(|job| match job {
-            Job::Superblock(generation) => Some(*generation),
-            _ => None,
-        })
+    pub(crate) const fn superblock(&self) -> Option<u64> {
+        self.superblock
     }
 
     /// Returns true if a read under way may write a byte of `extents`.

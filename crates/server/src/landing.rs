@@ -32,6 +32,11 @@ impl Landing {
         self.missing -= 1;
     }
 
+    /// Returns true if the port has none.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.provided == 0
+    }
+
     /// Returns true if the port should have more.
     pub(crate) const fn is_short(&self) -> bool {
         self.missing > 0

@@ -32,6 +32,8 @@ pub struct SharedParts<M> {
     /// The memory of the region, and behind it, if the medium keeps nothing where it landed,
     /// [`landing_bufs`](crate::config::landing_bufs) landing buffers for each worker.
     pub frames: Frames,
+    /// How many workers there will be.
+    pub workers: u32,
     /// The store that [`start`](crate::start()) has recovered.
     pub store: Store,
     /// The region's size.
@@ -46,10 +48,21 @@ pub struct Shared<M, W>(Arc<Mutex<Core<M, W>>>);
 impl<M, W> Shared<M, W> {
     /// Returns a region that no worker serves yet.
     pub fn new(parts: SharedParts<M>) -> Self {
-        let SharedParts { medium, frames, store, geometry, options } = parts;
+        let SharedParts { medium, frames, workers, store, geometry, options } = parts;
         let (jobs, commits) = (Jobs::default(), 0);
         let (peers, serving) = (Vec::new(), 0);
-        let core = Core { medium, frames, store, geometry, options, jobs, commits, peers, serving };
+        let core = Core {
+            medium,
+            frames,
+            store,
+            geometry,
+            workers,
+            options,
+            jobs,
+            commits,
+            peers,
+            serving,
+        };
         Self(Arc::new(Mutex::new(core)))
     }
 
@@ -83,6 +96,8 @@ pub(crate) struct Core<M, W> {
     pub(crate) frames: Frames,
     pub(crate) store: Store,
     pub(crate) geometry: Geometry,
+    /// How many there will be.
+    pub(crate) workers: u32,
     pub(crate) options: Options,
     pub(crate) jobs: Jobs,
     /// Commits in flight.

@@ -27,14 +27,10 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Worker<I, P, M> {
             }
             turn.engine.core.serving -= 1;
         });
-        // The others may wait for this.
-        self.turn(Some(Duration::ZERO))?;
         self.drain()?;
         let is_first = self.own.worker == 0;
         if is_first {
             self.locked(|turn| turn.engine.persist_clean_superblock());
-            // A medium that is done at once ends no wait.
-            self.turn(Some(Duration::ZERO))?;
             self.drain()?;
         }
         // Whoever was woken by the last turn is told with this.
@@ -68,9 +64,17 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Worker<I, P, M> {
     /// Takes turns until all workers have stopped serving and all that was started is durable, or
     /// will never be.
     fn drain(&mut self) -> io::Result<()> {
-        while !self.locked(|turn| turn.engine.core.is_over()) {
+        loop {
+            // Before the wait: a medium that is done at once does not end it. And the others may
+            // wait for what this worker has done.
+            let is_over = self.locked(|turn| {
+                turn.take();
+                turn.engine.core.is_over()
+            });
+            if is_over {
+                return Ok(());
+            }
             self.turn(None)?;
         }
-        Ok(())
     }
 }

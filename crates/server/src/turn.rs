@@ -7,7 +7,7 @@ use impasto_ring::{FlowId, Part, Port, What};
 
 use crate::{
     Enter,
-    config::BACKLOG_BYTES_MAX,
+    config::{BACKLOG_BYTES_MAX, STANDSTILL_MAX, TURN_BYTES_MAX},
     deadlines::{Deadlines, Late, deadline},
     engine::{Engine, Fate},
     flow::{Flow, Flows, Input, Parked, Place},
@@ -32,7 +32,7 @@ impl<'a, I: Enter, P: Port<I>, M: Medium<I>> Turn<'a, I, P, M> {
         let mut stirred = self.take_sent();
         self.take_slots();
         // What a long trim frees, flows may wait for.
-        let is_freeing = self.engine.core.store.is_freeing();
+        let is_freeing = self.engine.is_freeing();
         self.engine.reclaim();
         if is_freeing {
             self.wake_waiting();
@@ -46,9 +46,10 @@ impl<'a, I: Enter, P: Port<I>, M: Medium<I>> Turn<'a, I, P, M> {
             }
             stirred = true;
         }
-        let is_news = self.tell_failure();
-        if is_news {
-            // What flows have given up.
+        let mut is_news = false;
+        while self.tell_failure() {
+            is_news = true;
+            // What flows have given up; others may go on with it, and fail in turn.
             self.take_events();
         }
         self.engine.provide();
@@ -74,7 +75,13 @@ impl<'a, I: Enter, P: Port<I>, M: Medium<I>> Turn<'a, I, P, M> {
 
     /// Parses what has landed and applies it, in the order in which it has landed.
     fn take_slots(&mut self) {
-        while let Some(slot) = self.engine.own.port.ring().advance() {
+        let mut bytes = 0;
+        while bytes < TURN_BYTES_MAX
+            && let Some(slot) = self.engine.own.port.ring().advance()
+        {
+            if let What::Data(extent) = slot.what {
+                bytes += extent.len;
+            }
             match slot.what {
                 What::Open => self.open(slot.flow),
                 What::Data(extent) => self.with(slot.flow, |engine, flow| {
@@ -94,6 +101,8 @@ impl<'a, I: Enter, P: Port<I>, M: Medium<I>> Turn<'a, I, P, M> {
                 What::Reset => self.close(slot.flow),
             }
         }
+        let ring = self.engine.own.port.ring();
+        self.engine.own.behind = ring.cur() < ring.tail();
         if self.engine.own.landing.is_tight() {
             self.spill();
         }
@@ -255,17 +264,18 @@ impl<'a, I: Enter, P: Port<I>, M: Medium<I>> Turn<'a, I, P, M> {
         }
     }
 
-    /// D7: whoever waits for a commit that will not be is told. Returns true if that is news.
+    /// D7: whoever waits for a commit that will not be is told. Returns false if nobody has to be.
     fn tell_failure(&mut self) -> bool {
         let Engine { own, core } = &mut self.engine;
         let is_news = core.store.is_read_only() && !own.saw_failure;
         own.saw_failure |= is_news;
-        if std::mem::take(&mut own.failed) || is_news {
+        let has_failed = std::mem::take(&mut own.failed) || is_news;
+        if has_failed {
             for flow in self.flows.iter_mut() {
                 self.engine.recall(flow);
             }
         }
-        is_news
+        has_failed
     }
 
     /// Sends every reply that may leave; flows that owe none are not looked at again. Notes what
@@ -279,7 +289,8 @@ impl<'a, I: Enter, P: Port<I>, M: Medium<I>> Turn<'a, I, P, M> {
                 return false;
             };
             self.engine.release(flow);
-            let awaits = flow.output.awaits();
+            // One that is held back by a read waits for the medium.
+            let awaits = flow.output.awaits().filter(|lsn| *lsn > self.engine.core.store.durable());
             durable = durable.into_iter().chain(awaits).min();
             flow.answering = !flow.output.is_empty();
             flow.answering
@@ -351,6 +362,10 @@ impl<'a, I: Enter, P: Port<I>, M: Medium<I>> Turn<'a, I, P, M> {
                 continue;
             };
             flow.listed = None;
+            // Nobody has looked for so long, at what has come neither: its time starts anew.
+            if now.saturating_duration_since(listed) > STANDSTILL_MAX {
+                (flow.since, flow.heard) = (now, now);
+            }
             match deadline(flow, &self.engine.core.options) {
                 Some((due, Late::Idle)) if due <= now => self.close(id),
                 Some((due, Late::Request)) if due <= now => {

@@ -72,7 +72,7 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Worker<I, P, M> {
         let waker = io.waker()?;
         let mut core = shared.lock();
         let worker = core.join(waker);
-        let bufs = landing_bufs(core.geometry);
+        let bufs = landing_bufs(core.geometry, core.workers);
         let keeps = core.medium.profile().keeps_landed;
         let mut own = Own {
             worker,
@@ -88,6 +88,7 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Worker<I, P, M> {
             now: clock(),
             stopping: false,
             reclaiming: false,
+            behind: false,
             held: false,
             failed: false,
             saw_failure: false,
@@ -131,11 +132,13 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Worker<I, P, M> {
     pub fn turn(&mut self, limit: Option<Duration>) -> io::Result<()> {
         let patience = self.deadlines.next().map(|at| at.saturating_duration_since(self.own.now));
         // What frees space does not wait for packets.
-        let at_once = (self.own.reclaiming || self.busy_poll).then_some(Duration::ZERO);
+        let at_once = self.own.reclaiming || self.own.behind || self.busy_poll;
+        let at_once = at_once.then_some(Duration::ZERO);
         let limit = limit.into_iter().chain(patience).chain(at_once).min();
         let has_news = self.own.io.enter(limit)?;
         self.own.now = (self.clock)();
-        let is_due = self.own.reclaiming || self.deadlines.is_due(self.own.now);
+        let is_behind = self.own.reclaiming || self.own.behind;
+        let is_due = is_behind || self.deadlines.is_due(self.own.now);
         if self.busy_poll && !has_news && !is_due {
             // Nobody else is kept from the lock for nothing.
             std::hint::spin_loop();

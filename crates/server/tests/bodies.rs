@@ -191,3 +191,62 @@ fn a_broken_chunk_is_answered_and_closed() {
         assert_eq!(rig.once(ask("GET", "/v1/logs/log")).status, 404);
     }
 }
+
+/// A chunked body that crosses 64 KiB while the region is full, and that gets blocks when another
+/// body has been given up, must bring what it had collected before: else its record would show
+/// whatever stood in those blocks.
+#[test]
+fn a_chunked_body_that_waits_for_blocks_keeps_what_it_has_collected() {
+    for kind in MEDIA {
+        let mut rig = Rig::new(kind, 16);
+        let mine = value(200_000, 9);
+        let request = chunked("mine", &mine, [5000; 40]);
+        let mut taken = 0;
+        for turns in 0..10 {
+            let flow = rig.open();
+            rig.peer.push(flow, &request[..60_000]);
+            let long = post("other", &value(450_000, 0xAA));
+            let others: Vec<_> = (0..6).map(|_| rig.open()).collect();
+            for other in &others {
+                rig.peer.push(*other, &long[..1000]);
+            }
+            rig.finish();
+            while rig.append("fill", &value(100_000, 1)).status == 201 {}
+            // Their blocks are being written when they break off.
+            for other in &others {
+                rig.peer.push(*other, &long[1000..long.len() - 10]);
+            }
+            for _ in 0..turns {
+                rig.worker.turn(Some(std::time::Duration::ZERO)).unwrap();
+            }
+            others.iter().for_each(|other| rig.peer.reset(*other));
+            rig.peer.push(flow, &request[60_000..]);
+            rig.finish();
+            if replies(&rig.peer.take_sent(flow))[0].status == 201 {
+                taken += 1;
+                is_there(&mut rig, "mine", taken, &mine);
+            }
+            rig.peer.reset(flow);
+            let trim = ask("DELETE", &format!("/v1/logs/fill?before={}", u64::MAX));
+            assert_eq!(rig.once(trim).status, 200);
+        }
+        assert!(taken > 0, "on {kind:?}");
+    }
+}
+
+/// It would fit the region, once what the trim has killed is free: that is waited for.
+#[test]
+fn a_chunked_body_waits_for_the_space_of_the_trim_before_it() {
+    for kind in MEDIA {
+        let mut rig = Rig::new(kind, 16);
+        while rig.append("log", &value(1 << 20, 1)).status == 201 {}
+        let flow = rig.open();
+        let trim = ask("DELETE", &format!("/v1/logs/log?before={}", u64::MAX));
+        let append = chunked("log", &value(1 << 20, 1), [1 << 18; 4]);
+        rig.peer.push(flow, &[trim.as_bytes(), &append].concat());
+        rig.finish();
+        let answer = rig.peer.take_sent(flow);
+        let statuses: Vec<_> = replies(&answer).iter().map(|reply| reply.status).collect();
+        assert_eq!(statuses, [200, 201], "on {kind:?}");
+    }
+}

@@ -139,3 +139,39 @@ fn clients_that_only_send_are_cut_off_before_they_take_all_memory() {
     rig.tap.stalls.set(false);
     assert_eq!(rig.append("log", b"x").status, 201);
 }
+
+/// What has come while the process did not run is looked at before anybody is cut off.
+#[test]
+fn a_standstill_of_the_process_cuts_nobody_off() {
+    for kind in MEDIA {
+        let (mut rig, options) = (Rig::new(kind, 16), Options::default());
+        let request = post("log", &value(60_000, 1));
+        let flows: Vec<_> = (0..20).map(|_| rig.open()).collect();
+        for flow in &flows {
+            rig.talk(*flow, &request[..30_000]);
+        }
+        rig.stand_still(10 * options.body);
+        for flow in &flows {
+            assert_eq!(replies(&rig.talk(*flow, &request[30_000..]))[0].status, 201);
+        }
+    }
+}
+
+/// A client that reads its replies slowly and has sent its next request long ago is not late.
+#[test]
+fn a_request_behind_replies_that_are_read_slowly_is_not_late() {
+    let (mut rig, options) = (Rig::new(MEDIA[0], 16), Options::default());
+    rig.append("log", &value(1 << 20, 1));
+    let flow = rig.open();
+    rig.tap.stalls.set(true);
+    let asks = ask("GET", "/v1/logs/log/1").repeat(3);
+    let last = post("log", &value(30_000, 2));
+    let mut answer = rig.talk(flow, [asks.as_bytes(), &last[..20_000]].concat());
+    rig.pass(2 * options.body);
+    rig.tap.stalls.set(false);
+    rig.finish();
+    answer.extend(rig.peer.take_sent(flow));
+    answer.extend(rig.talk(flow, &last[20_000..]));
+    let statuses: Vec<_> = replies(&answer).iter().map(|reply| reply.status).collect();
+    assert_eq!(statuses, [200, 200, 200, 201]);
+}

@@ -50,7 +50,7 @@ impl Server {
             match kind {
                 MediumKind::Disk => {
                     let file: File = region.open_direct().unwrap();
-                    let frames = Frames::anonymous(geometry, landing_bufs(geometry)).unwrap();
+                    let frames = Frames::anonymous(geometry, landing_bufs(geometry, 1)).unwrap();
                     serve(&region, listener, Disk::new(UringDev::new(file)), frames, &stopped);
                 }
                 _ => {
@@ -89,7 +89,7 @@ fn serve(
     let clock = Box::new(Instant::now);
     let geometry = superblock.geometry;
     let options = Options::default();
-    let shared = Shared::new(SharedParts { medium, frames, store, geometry, options });
+    let shared = Shared::new(SharedParts { medium, frames, workers: 1, store, geometry, options });
     let mut worker = Worker::new(Parts { io, port, shared, clock, busy_poll: false }).unwrap();
     worker.run(stop).unwrap();
 }

@@ -187,11 +187,11 @@ impl Space {
     }
 
     /// Takes a buffer for a port to land in; `held` segments are set aside for the log.
-    pub(crate) fn take_landing(&mut self, held: u32) -> Option<BufId> {
+    pub(crate) fn take_landing(&mut self, held: u32, is_first: bool) -> Option<BufId> {
         // Of the reserve, if trims have used it up so far: a port without buffers could not receive
         // the one that makes room. What was returned is free then, or was counted as dirty. What is
         // not free yet is waited for: its replacement would break up a segment of the reserve.
-        let stay = if self.returning > 0 { RESERVED_SEGMENTS } else { 0 };
+        let stay = if is_first && self.returning == 0 { 0 } else { RESERVED_SEGMENTS };
         if !self.fits(1, Segments { held, more: 0 }, stay) {
             return None;
         }
@@ -445,7 +445,7 @@ mod tests {
     #[test]
     fn a_landing_buffer_is_replaced_once() {
         let mut space = Space::new(Geometry::new(16 << 20).unwrap(), Lsn(0));
-        let [one, other] = [(); 2].map(|()| space.take_landing(0).unwrap());
+        let [one, other] = [(); 2].map(|()| space.take_landing(0, true).unwrap());
         let piece = |buf, offset| Extent { buf, offset, len: 100 };
         let pieces = [piece(one, 0), piece(other, 0), piece(one, 200), piece(other, 200)];
         assert_eq!(space.replacements(&pieces), 2);

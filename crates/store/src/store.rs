@@ -287,9 +287,11 @@ impl Store {
         self.space.unpin(extents);
     }
 
-    /// Takes a buffer of the region for a port to land in; `None` if the region is full.
-    pub fn take_landing(&mut self) -> Option<BufId> {
-        self.space.take_landing(self.tail.promised_segments())
+    /// Takes a buffer of the region for a port to land in; `None` if the region is full. Of the
+    /// reserve only if the port has none, `is_first`: it could not receive the trim that makes
+    /// room.
+    pub fn take_landing(&mut self, is_first: bool) -> Option<BufId> {
+        self.space.take_landing(self.tail.promised_segments(), is_first)
     }
 
     /// The port will not write to `buf` any more: it is free, or kept for what is live in it.

@@ -192,7 +192,7 @@ fn append_landed(rig: &mut Rig, log: &str, extent: Extent) -> Result<u64, Refusa
 
 /// Lands values until nothing more is taken; the four buffers then have live values in them.
 fn fill_by_landing(rig: &mut Rig, random: &mut Random) -> Vec<BufId> {
-    let mut bufs: Vec<_> = (0..4).map(|_| rig.store.take_landing().unwrap()).collect();
+    let mut bufs: Vec<_> = (0..4).map(|_| rig.store.take_landing(true).unwrap()).collect();
     loop {
         let mut refused = 0;
         for buf in &mut bufs {
@@ -207,7 +207,7 @@ fn fill_by_landing(rig: &mut Rig, random: &mut Random) -> Vec<BufId> {
             }
             if refused == 0 {
                 rig.store.return_landing(*buf);
-                *buf = rig.store.take_landing().expect("a replacement");
+                *buf = rig.store.take_landing(true).expect("a replacement");
             }
         }
     }
@@ -235,13 +235,13 @@ fn a_port_gets_its_buffers_back_from_a_full_region() {
         for round in 0..8 {
             for buf in &mut bufs {
                 rig.store.return_landing(*buf);
-                let next = rig.store.take_landing();
+                let next = rig.store.take_landing(true);
                 *buf = next.unwrap_or_else(|| panic!("round {round}: one buffer less"));
             }
         }
         let mut rig = rig.reopen().unwrap();
         for _ in 0..4 {
-            rig.store.take_landing().expect("a port can hear after a restart");
+            rig.store.take_landing(true).expect("a port can hear after a restart");
         }
         for log in ["a", "b"] {
             rig.trim(log, u64::MAX).unwrap();

@@ -220,7 +220,7 @@ fn a_trim_of_many_records_is_freed_in_parts() {
 #[test]
 fn parts_are_not_free_before_their_trim_is_durable() {
     let mut rig = Rig::new(16, MediumKind::Shm);
-    let buf = rig.store.take_landing().unwrap();
+    let buf = rig.store.take_landing(true).unwrap();
     for n in 0..5_000 {
         let extents = [0, 2].map(|half| Extent { buf, offset: n * 52 + half * 13, len: 26 });
         let mut sum = Checksum::new();

@@ -86,7 +86,7 @@ impl World {
     fn provide(&mut self) {
         while self.lands() && self.landing.len() < 4 {
             // A buffer may have to wait for the trim that frees it.
-            let Some(buf) = self.rig.store.take_landing() else { break };
+            let Some(buf) = self.rig.store.take_landing(true) else { break };
             self.landing.push_back((buf, 0));
         }
     }

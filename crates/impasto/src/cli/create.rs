@@ -58,7 +58,7 @@ pub(super) fn open(wanted: Wanted<'_>) -> Result<Region, Failure> {
         )
         .into());
     }
-    memory::check(found.geometry, wanted.memory)?;
+    memory::check(found.geometry, 0, wanted.memory)?;
     if let Some((copy, error)) = region.damaged_copy() {
         say(&format!(
             "impasto: superblock {copy} of {dir} is damaged ({error}); the other one holds, and \
@@ -68,16 +68,21 @@ pub(super) fn open(wanted: Wanted<'_>) -> Result<Region, Failure> {
     Ok(region)
 }
 
+/// Returns the size of the region that is created if there is none.
+pub(super) fn size(wanted: Wanted<'_>) -> Result<Geometry, Failure> {
+    match wanted.size {
+        Some(size) => Ok(size),
+        None => Ok(args::size(SIZE)?),
+    }
+}
+
 fn create(wanted: Wanted<'_>) -> Result<(), Failure> {
-    let geometry = match wanted.size {
-        Some(size) => size,
-        None => args::size(SIZE)?,
-    };
+    let geometry = size(wanted)?;
     let medium = wanted.medium;
     if medium == MediumKind::Shm && !CpuFlush::is_supported() {
         return Err("--medium shm is not available on this kind of CPU; use --medium disk".into());
     }
-    memory::check(geometry, wanted.memory)?;
+    memory::check(geometry, 0, wanted.memory)?;
     let bytes = geometry.region_bytes();
     let text = format!("creating a region of {} in {}", size_text(bytes), wanted.dir.display());
     if !std::io::stderr().is_terminal() {

@@ -15,12 +15,12 @@ use impasto::{
     media::{CpuLines, Disk, Medium, Pmem, UringDev},
     region::{
         Frames, Region,
-        layout::{Geometry, MediumKind},
+        layout::{BUF_BYTES, Geometry, MediumKind},
     },
     ring::listen,
     server::{
         self, Shared, SharedParts,
-        config::{self, Options, VALUE_BYTES_MAX},
+        config::{self, Options, VALUE_BYTES_MAX, workers_max},
     },
     uring::Uring,
 };
@@ -30,7 +30,7 @@ use super::{
     args::{self, MediumArg},
     banner::Banner,
     create::{self, Wanted},
-    tell,
+    memory, tell,
 };
 use workers::{Served, Stop};
 
@@ -47,7 +47,7 @@ pub(super) struct Args {
     /// What makes records durable
     #[arg(long, value_enum, default_value_t = MediumArg::Auto)]
     medium: MediumArg,
-    /// Memory that the region may take while it is served: all of it, in this version
+    /// Memory that the region, and what is received for it, may take: all of it, in this version
     /// [default: what it needs]
     #[arg(long, value_name = "SIZE", value_parser = args::bytes)]
     memory: Option<u64>,
@@ -59,8 +59,9 @@ pub(super) struct Args {
         value_parser = args::address
     )]
     http: SocketAddr,
-    /// Threads that serve, 1 to 64 [default: one for each core]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    /// Threads that serve, 1 to 64 [default: one for each core, if the region has room for them]
+    #[arg(long, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(WORKERS_MAX)))]
     workers: Option<u32>,
     /// Never wait, but look for packets all the time: takes all of a core for each worker
     #[arg(long)]
@@ -93,11 +94,25 @@ impl Args {
         }
     }
 
-    fn workers(&self) -> u32 {
-        self.workers.unwrap_or_else(|| {
+    /// Returns how many workers serve a region: as many as were asked for, or one for each core.
+    fn workers(&self, geometry: Geometry, medium: MediumKind) -> Result<u32, Failure> {
+        let most = match medium {
+            MediumKind::Disk => WORKERS_MAX,
+            MediumKind::Shm | MediumKind::Pmem => workers_max(geometry).min(WORKERS_MAX),
+        };
+        let Some(asked) = self.workers else {
             let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-            u32::try_from(cores).unwrap_or(u32::MAX).min(64)
-        })
+            return Ok(u32::try_from(cores).unwrap_or(u32::MAX).min(most));
+        };
+        if asked > most {
+            let size = args::size_text(geometry.region_bytes());
+            return Err(format!(
+                "a region of {size} in memory has room for what {most} workers receive, not \
+                 {asked}: say --workers {most}, or create a larger one"
+            )
+            .into());
+        }
+        Ok(asked)
     }
 }
 
@@ -108,22 +123,30 @@ fn value_max(text: &str) -> Result<u32, String> {
     fits.ok_or_else(|| "a record is at most 64MiB".into())
 }
 
+/// Most workers.
+const WORKERS_MAX: u32 = 64;
 /// Operations that one system call submits; more of them wait for their turn.
 const RING_ENTRIES: u32 = 1024;
 
 pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
-    // Whatever may be refused is asked for before a region is created, which takes time and space.
+    // What may be refused is asked for before a region is created, which takes time and space.
     let mut io = Uring::new(RING_ENTRIES)?;
-    let flows_max = limits::connections(args.connections)?;
-    let wanted = Wanted {
-        dir: &args.data,
-        size: args.size,
-        medium: args.medium.kind(),
-        memory: args.memory,
-    };
+    let medium = args.medium.kind();
+    let wanted = Wanted { dir: &args.data, size: args.size, medium, memory: args.memory };
     // The region first, if there is one: waiting for its lock is waiting for all that a killed
     // server has left behind, its address included.
     let found = if Region::exists(&args.data)? { Some(create::open(wanted)?) } else { None };
+    let geometry = match &found {
+        Some(region) => region.superblock().geometry,
+        None => create::size(wanted)?,
+    };
+    let workers = args.workers(geometry, medium)?;
+    if medium == MediumKind::Disk {
+        // On other media they are in the region.
+        let landing = config::landing_bufs(geometry, workers) * workers;
+        memory::check(geometry, u64::from(landing) * u64::from(BUF_BYTES), args.memory)?;
+    }
+    let flows_max = limits::connections(args.connections, workers)?;
     let listener = listen(args.http).map_err(|error| {
         format!("cannot listen on {}: {error}; choose another --http", args.http)
     })?;
@@ -132,12 +155,11 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
         None => create::open(wanted)?,
     };
     io.hold(region.lock())?;
-    let geometry = region.superblock().geometry;
-    let serve = Serve { args, region: &region, listener, flows_max };
+    let serve = Serve { args, region: &region, listener, workers, flows_max };
     match region.superblock().medium {
         MediumKind::Disk => {
             let medium = Disk::new(UringDev::new(region.open_direct()?));
-            let bufs = config::landing_bufs(geometry) * args.workers();
+            let bufs = config::landing_bufs(geometry, workers) * workers;
             let frames = Frames::anonymous(geometry, bufs).map_err(no_memory)?;
             serve.run(io, medium, frames)?;
         }
@@ -159,6 +181,7 @@ struct Serve<'a> {
     args: &'a Args,
     region: &'a Region,
     listener: TcpListener,
+    workers: u32,
     flows_max: usize,
 }
 
@@ -170,7 +193,7 @@ impl Serve<'_> {
         mut medium: M,
         mut frames: Frames,
     ) -> Result<(), Failure> {
-        let Self { args, region, listener, flows_max } = self;
+        let Self { args, region, listener, workers, flows_max } = self;
         let superblock = *region.superblock();
         let geometry = superblock.geometry;
         let start = Instant::now();
@@ -182,16 +205,16 @@ impl Serve<'_> {
             region_bytes: geometry.region_bytes(),
             entries: report.records,
             recovery: start.elapsed(),
-            workers: args.workers(),
+            workers,
             connections: (flows_max, args.connections as usize),
             http: listener.local_addr()?,
         };
         let options = args.options();
-        let parts = SharedParts { medium, frames, store, geometry, options };
+        let parts = SharedParts { medium, frames, workers, store, geometry, options };
         let served = Served {
             shared: Shared::new(parts),
             region,
-            workers: args.workers(),
+            workers,
             busy_poll: args.busy_poll,
             stall_max: args.body_timeout,
             flows_max,

@@ -10,6 +10,8 @@ pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) location: Option<String>,
     pub(crate) body: Vec<u8>,
+    /// Nothing that was sent behind the request is answered.
+    pub(crate) closes: bool,
 }
 
 /// A client with pipelined requests.
@@ -25,6 +27,11 @@ impl Client {
     pub(crate) fn open(peer: &LoopPeer) -> Self {
         let flow = peer.open().expect("the port accepts");
         Self { peer: peer.clone(), flow, received: Vec::new(), replies: VecDeque::new() }
+    }
+
+    /// Opens another connection, where this one was.
+    pub(crate) fn reopen(&mut self) {
+        *self = Self::open(&self.peer);
     }
 
     pub(crate) fn send(&self, request: &[u8]) {
@@ -58,5 +65,6 @@ fn parse(bytes: &[u8]) -> Option<(Reply, usize)> {
     let len = field("content-length").map_or(0, |len| len.parse::<usize>().unwrap());
     let body = bytes.get(head..head + len)?.to_vec();
     let status = response.code.expect("a whole head has a status");
-    Some((Reply { status, location: field("location"), body }, head + len))
+    let closes = field("connection").is_some_and(|option| option == "close");
+    Some((Reply { status, location: field("location"), body, closes }, head + len))
 }

@@ -117,16 +117,29 @@ impl History {
     /// another one, who looks at once.
     fn listen(&mut self, talks: &mut [Talk], deaf: Option<usize>) {
         let mut heard = Vec::new();
-        for (client, Talk { client: conn, asked, .. }) in talks.iter_mut().enumerate() {
+        for (client, talk) in talks.iter_mut().enumerate() {
+            let Talk { client: conn, asked: asked_behind, rest } = talk;
             if deaf == Some(client) {
                 continue;
             }
             while let Some(reply) = conn.reply() {
-                let asked = asked.pop_front().expect("a reply answers a request");
+                let asked = asked_behind.pop_front().expect("a reply answers a request");
                 if let Asked::Append { log, .. } = asked {
                     *self.pending.entry(log).or_default() -= 1;
                 }
+                let closes = reply.closes;
                 let seq = self.told(&asked, reply);
+                if closes {
+                    // What was sent behind it is not answered, and is asked for no more.
+                    for behind in asked_behind.drain(..) {
+                        if let Asked::Append { log, value, .. } = behind {
+                            *self.pending.entry(log).or_default() -= 1;
+                            self.refused(value);
+                        }
+                    }
+                    rest.clear();
+                    conn.reopen();
+                }
                 if let (Asked::Append { log, value, .. }, Some(seq)) = (asked, seq)
                     && value % 2 == 0
                 {
@@ -226,17 +239,20 @@ impl History {
             (Asked::Read { log, seq, is_known: true }, 404) => {
                 self.lie(format!("{}/{seq} was told of, and is not there", LOGS[*log]));
             }
-            (Asked::Append { value, .. }, 507) => {
-                for appends in &mut self.appends {
-                    appends.retain(|(_, other)| other != value);
-                }
-            }
+            (Asked::Append { value, .. }, 507) => self.refused(*value),
             (Asked::Trim { log }, 200) => self.trimmed(*log, number(&reply.body, "first")),
             (Asked::Read { .. } | Asked::Trim { .. } | Asked::Nonsense, 404) => {}
             (Asked::Trim { .. }, 507) => {}
             (asked, status) => self.lie(format!("{asked:?} is answered {status}")),
         }
         None
+    }
+
+    /// Such a value will never be a record.
+    fn refused(&mut self, value: u64) {
+        for appends in &mut self.appends {
+            appends.retain(|(_, other)| *other != value);
+        }
     }
 
     /// A client was told what this record is.

@@ -176,7 +176,8 @@ impl Bench {
                 Self { power, cells, io, medium: Any { medium, kept }, frames }
             }
             Hardware::Disk(model) => {
-                let bufs = landing_bufs(geometry()) * u32::try_from(workers).unwrap();
+                let workers = u32::try_from(workers).unwrap();
+                let bufs = landing_bufs(geometry(), workers) * workers;
                 let frames = Frames::anonymous(geometry(), bufs).unwrap();
                 let dev = SimDev::new(bytes, seed, model, power.clone());
                 let seam = canary::dev(canary, Routed(dev.clone()));
@@ -213,7 +214,8 @@ impl Machine {
         };
         let kept = Rc::clone(&medium.kept);
         let (geometry, options) = (geometry(), Options::default());
-        let shared = Shared::new(SharedParts { medium, frames, store, geometry, options });
+        let workers = u32::try_from(setup.workers).expect("a few");
+        let shared = Shared::new(SharedParts { medium, frames, workers, store, geometry, options });
         let (mut workers, mut peers) = (Vec::new(), Vec::new());
         let now = Instant::now();
         for _ in 0..setup.workers {

@@ -134,6 +134,16 @@ impl Port<Io> for Wired {
         Port::<Io>::sent(&mut self.0)
     }
 
+    fn stop(&mut self, io: &mut Io, flow: FlowId) {
+        self.0.stop(io, flow);
+        io.is_stuck = false;
+    }
+
+    fn direct(&mut self, io: &mut Io, frames: &mut Frames, flow: FlowId, span: Span) {
+        self.0.direct(io, frames, flow, span);
+        io.is_stuck = false;
+    }
+
     fn pause(&mut self, io: &mut Io, flow: FlowId) {
         self.0.pause(io, flow);
     }
@@ -149,6 +159,8 @@ impl Port<Io> for Wired {
 
     fn close(&mut self, io: &mut Io, flow: FlowId) {
         self.0.close(io, flow);
+        // What was directed is settled in the next turn.
+        io.is_stuck = false;
     }
 
     fn stop_accepting(&mut self, io: &mut Io) {

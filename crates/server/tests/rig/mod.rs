@@ -205,6 +205,8 @@ pub struct Rig {
     flies: Rc<Cell<bool>>,
 }
 
+const STEP: Duration = Duration::from_millis(900);
+
 pub const MEDIA: [MediumKind; 2] = [MediumKind::Disk, MediumKind::Shm];
 
 impl Rig {
@@ -234,7 +236,7 @@ impl Rig {
 
     fn serve(image: Vec<u8>, superblock: Superblock, options: Options) -> Self {
         let geometry = superblock.geometry;
-        let bufs = landing_bufs(geometry);
+        let bufs = landing_bufs(geometry, 1);
         let dev = SimDev::new(image.clone(), 1, Model::ALL[0], Power::new());
         let lines = SimLines::new(image.clone(), Power::new());
         let (mut medium, mut frames) = match superblock.medium {
@@ -260,7 +262,8 @@ impl Rig {
         let (port, tap) = (LoopPort::new(256), Tap::default());
         let peer = port.peer();
         let clock = Rc::clone(&now);
-        let shared = Shared::new(SharedParts { medium, frames, store, geometry, options });
+        let shared =
+            Shared::new(SharedParts { medium, frames, workers: 1, store, geometry, options });
         let worker = Worker::new(Parts {
             io,
             port: TapPort(port, tap.clone()),
@@ -327,8 +330,18 @@ impl Rig {
         self.settle();
     }
 
-    /// Lets time pass.
+    /// Lets time pass, without a standstill.
     pub fn pass(&mut self, time: Duration) {
+        let until = self.now.get() + time;
+        while self.now.get() < until {
+            self.now.set(until.min(self.now.get() + STEP));
+            self.worker.turn(Some(Duration::ZERO)).unwrap();
+        }
+        self.run();
+    }
+
+    /// Lets time pass at once, as if the process had been stopped.
+    pub fn stand_still(&mut self, time: Duration) {
         self.now.set(self.now.get() + time);
         self.run();
     }

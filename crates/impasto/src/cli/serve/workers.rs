@@ -54,7 +54,7 @@ impl<M: Medium<Uring> + Send> Served<'_, M> {
             for number in 1..self.workers {
                 let (joined, gate) = (joined.clone(), &gate);
                 let thread = thread::Builder::new().name(format!("worker {number}"));
-                thread.spawn_scoped(scope, move || {
+                let spawned = thread.spawn_scoped(scope, move || {
                     let _guard = AbortIfPanicking;
                     let worker = self.join(gate);
                     let (worker, result) = match worker {
@@ -67,7 +67,11 @@ impl<M: Medium<Uring> + Send> Served<'_, M> {
                     {
                         end(&error.into());
                     }
-                })?;
+                });
+                if let Err(error) = spawned {
+                    // Those that run would be waited for, and nobody stops them.
+                    end(&format!("cannot start worker {number}: {error}").into());
+                }
             }
             for _ in 1..self.workers {
                 if let Err(failure) = joins.recv()? {
