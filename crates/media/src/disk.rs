@@ -47,6 +47,8 @@ pub struct Disk<D> {
     writes: Lane,
     /// Bytes of `writes` that completed since a commit was last started.
     bytes_since_commit: u64,
+    /// The last commit came soon after the one before.
+    has_commits_around: bool,
     /// By ticket in use.
     stages: HashMap<Ticket, Stage>,
     /// Tickets whose writes have completed, and that no sync covers yet.
@@ -119,6 +121,8 @@ impl<I, D: Dev<I>> Medium<I> for Disk<D> {
         let token = self.dev.write(io, frames, log, Durability::Dsync);
         self.commits.push((token, id));
         self.commit_bytes_last = log.len;
+        // One that comes alone leaves the bodies their pace: most often it is the record of one.
+        self.has_commits_around = self.bytes_since_commit < ALONE_AFTER_BYTES;
         self.bytes_since_commit = 0;
     }
 
@@ -191,6 +195,7 @@ impl<D> Disk<D> {
             commit_bytes_last: 0,
             writes: Lane::new(),
             bytes_since_commit: ALONE_AFTER_BYTES,
+            has_commits_around: false,
             stages: HashMap::new(),
             written: Vec::new(),
             syncing: Vec::new(),
@@ -228,10 +233,11 @@ impl<D> Disk<D> {
         }
     }
 
-    /// Few bytes from the start of a commit on, until none is in flight and none has followed for a
-    /// while; else many.
+    /// Few bytes while commits follow each other, until none is in flight and none has followed for
+    /// a while; else many.
     const fn write_bytes_in_flight_max(&self) -> u64 {
-        if self.commits.is_empty() && self.bytes_since_commit >= ALONE_AFTER_BYTES {
+        let is_over = self.commits.is_empty() && self.bytes_since_commit >= ALONE_AFTER_BYTES;
+        if !self.has_commits_around || is_over {
             BYTES_IN_FLIGHT_MAX_ALONE
         } else {
             BYTES_IN_FLIGHT_MAX

@@ -20,7 +20,10 @@ fn bytes(ops: &[HandOp]) -> u64 {
 #[test]
 fn what_bodies_have_in_flight_is_bounded_by_bytes_and_holds_back_no_commit() {
     let mut bench = Bench::new();
-    bench.commit(0, blocks(1, 1));
+    bench.commit(0, blocks(2, 1));
+    bench.dev.complete(HandOp::Commit(blocks(2, 1)));
+    assert_eq!(bench.events(), "C0");
+    bench.commit(1, blocks(1, 1));
     bench.persist(1, &[long()]);
     let mut left = long().len;
     while left > 0 {
@@ -61,24 +64,29 @@ fn writes_without_commits_have_more_in_flight() {
     assert_eq!(complete_writes(&mut bench, 16 << 20), BYTES_IN_FLIGHT_MAX_ALONE);
 }
 
-/// What is in flight at the start of the first commit cannot be helped; what is added behind it
-/// would hold back the next ones.
+/// What is in flight when the first commits come cannot be helped; what is added behind it would
+/// hold back the next ones.
 #[test]
-fn writes_have_little_in_flight_from_the_start_of_a_commit_on() {
+fn writes_have_little_in_flight_while_commits_follow_each_other() {
     let mut bench = Bench::new();
     bench.persist(1, &[long()]);
-    bench.commit(0, blocks(1, 1));
+    let commit = |bench: &mut Bench, id| {
+        bench.commit(id, blocks(1 + id, 1));
+        bench.dev.complete(HandOp::Commit(blocks(1 + id, 1)));
+        assert_eq!(bench.events(), format!("C{id}"));
+    };
+    // One alone changes nothing.
+    commit(&mut bench, 0);
+    complete_writes(&mut bench, ALONE_AFTER_BYTES - OP_BYTES_MAX);
+    assert_eq!(bytes(&bench.dev.in_flight()), BYTES_IN_FLIGHT_MAX_ALONE);
+    commit(&mut bench, 1);
     let surplus = BYTES_IN_FLIGHT_MAX_ALONE - BYTES_IN_FLIGHT_MAX;
-    complete_writes(&mut bench, surplus);
+    complete_writes(&mut bench, ALONE_AFTER_BYTES - OP_BYTES_MAX);
+    commit(&mut bench, 2);
+    complete_writes(&mut bench, surplus - (ALONE_AFTER_BYTES - OP_BYTES_MAX));
     assert_eq!(bytes(&bench.dev.in_flight()), BYTES_IN_FLIGHT_MAX, "none was added");
-    bench.dev.complete(HandOp::Commit(blocks(1, 1)));
-    assert_eq!(bench.events(), "C0");
     // One that follows begins the pause anew.
-    let pause = ALONE_AFTER_BYTES - surplus - OP_BYTES_MAX;
-    assert_eq!(complete_writes(&mut bench, pause), BYTES_IN_FLIGHT_MAX);
-    bench.commit(1, blocks(2, 1));
-    bench.dev.complete(HandOp::Commit(blocks(2, 1)));
-    assert_eq!(bench.events(), "C1");
+    commit(&mut bench, 3);
     let pause = ALONE_AFTER_BYTES - OP_BYTES_MAX;
     assert_eq!(complete_writes(&mut bench, pause), BYTES_IN_FLIGHT_MAX);
     assert_eq!(complete_writes(&mut bench, OP_BYTES_MAX), BYTES_IN_FLIGHT_MAX_ALONE);
