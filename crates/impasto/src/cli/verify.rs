@@ -36,8 +36,9 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
     drop(frames);
     let checked = check_values(region.file(), &recovered);
     tell(&format!(
-        "{} live records of {} bytes, {} log entries, read in {} ms",
+        "{} live record{} of {} bytes, {} log entries, read in {} ms",
         checked.values,
+        if checked.values == 1 { "" } else { "s" },
         checked.bytes,
         recovered.records(),
         start.elapsed().as_millis()
