@@ -316,6 +316,10 @@ impl Port<Uring> for UringPort {
             };
             self.route(io, frames, completion);
         }
+        if !self.stopped.is_empty() {
+            // The next turn finds room to tell it, and must come.
+            self.nudge(io);
+        }
     }
 
     fn ring(&mut self) -> &mut Ring {

@@ -39,7 +39,7 @@ pub const STOP_TIME: Duration = Duration::from_secs(10);
 
 /// A turn takes so much of what has landed, and the next one follows at once: parsed under the lock
 /// that all workers share, what one peer sends in small pieces would keep all others waiting.
-pub const TURN_BYTES_MAX: u32 = 1 << 20;
+pub const TURN_BYTES_MAX: u64 = 1 << 20;
 /// If deadlines are looked at so much too late, the process has stood still.
 pub(crate) const STANDSTILL_MAX: Duration = Duration::from_secs(1);
 /// A connection with so many bytes to be sent, stored values included, is not read on.

@@ -64,6 +64,10 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
     /// Directs the next bytes of the body of `flow` to their place, now that nothing more lands;
     /// behind its end, lets them land.
     pub(crate) fn direct_next(&mut self, flow: &mut Flow) {
+        assert!(flow.directing != Directing::No, "a flow is directed that was to be");
+        // What has landed before stands before it: a body with a length does not wait for anything.
+        let is_in_order = !matches!(flow.input, Input::Body(_)) || !flow.is_behind();
+        assert!(is_in_order, "nothing waits before what is directed");
         if let Input::Body(body) = &mut flow.input
             && let Some(span) = next_span(body)
         {

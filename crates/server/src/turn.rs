@@ -7,7 +7,7 @@ use impasto_ring::{FlowId, Part, Port, What};
 
 use crate::{
     Enter,
-    config::{BACKLOG_BYTES_MAX, STANDSTILL_MAX, TURN_BYTES_MAX},
+    config::{BACKLOG_BYTES_MAX, SLOW_BYTES_MAX, STANDSTILL_MAX, TURN_BYTES_MAX},
     deadlines::{Deadlines, Late, deadline},
     engine::{Engine, Fate},
     flow::{Flow, Flows, Input, Parked, Place},
@@ -79,15 +79,19 @@ impl<'a, I: Enter, P: Port<I>, M: Medium<I>> Turn<'a, I, P, M> {
         while bytes < TURN_BYTES_MAX
             && let Some(slot) = self.engine.own.port.ring().advance()
         {
-            if let What::Data(extent) = slot.what {
-                bytes += extent.len;
-            }
+            bytes += match slot.what {
+                What::Data(extent) => u64::from(extent.len),
+                What::Filled(span) => span.len,
+                _ => 0,
+            };
             match slot.what {
                 What::Open => self.open(slot.flow),
                 What::Data(extent) => self.with(slot.flow, |engine, flow| {
                     flow.heard = engine.own.now;
                     engine.arrive(flow, Arrived::Landed(extent));
-                    engine.direct(flow);
+                    if extent.len >= SLOW_BYTES_MAX {
+                        engine.direct(flow);
+                    }
                 }),
                 What::Stopped => self.with(slot.flow, |engine, flow| engine.direct_next(flow)),
                 What::Filled(span) => self.with(slot.flow, |engine, flow| {

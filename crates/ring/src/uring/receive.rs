@@ -88,6 +88,7 @@ impl UringPort {
         let Some(flow) = self.flows.at_mut(index) else {
             return;
         };
+        let was_directed = matches!(flow.receiving, Receiving::Directed(_));
         if !done.more {
             flow.receiving = Receiving::Idle;
         }
@@ -98,6 +99,9 @@ impl UringPort {
                 Some(Errno::CANCELED | Errno::NOBUFS) if flow.is_broken => Some(What::Reset),
                 Some(Errno::CANCELED) => None,
                 Some(Errno::NOBUFS) if flow.is_stopping => None,
+                // A directed one takes no buffer. If the kernel gives none up all the same, its
+                // owner must be told something.
+                Some(Errno::NOBUFS) if was_directed => Some(What::Reset),
                 Some(Errno::NOBUFS) => {
                     flow.is_starved = true;
                     self.starved.push_back(flow.id);
