@@ -15,7 +15,11 @@ use rustix::process::Signal;
 
 /// Appends until there is no room; returns what was taken, and what the refusal says.
 fn fill(server: &Server, log: &str, len: usize) -> (Vec<u64>, String) {
-    let (mut client, mut seqs) = (server.client(), Vec::new());
+    fill_by(&mut server.client(), log, len)
+}
+
+fn fill_by(client: &mut Client, log: &str, len: usize) -> (Vec<u64>, String) {
+    let mut seqs = Vec::new();
     loop {
         let sent = value(seqs.len() as u64, len);
         let reply = client.ask(&format!("POST /v1/logs/{log}"), sent).unwrap();
@@ -144,6 +148,44 @@ fn appends_to_a_full_region_go_on_as_others_trim() {
         }
     });
     assert_eq!(server.stop(Signal::TERM).code(), Some(0));
+}
+
+/// D4: what is being sent keeps its space; what was sent long ago must not, because the worker that
+/// has sent it has nothing else to do.
+#[test]
+fn d4_what_an_idle_worker_has_sent_keeps_no_space() {
+    for (medium, dir) in media() {
+        let dir = tempfile::tempdir_in(dir.path()).unwrap();
+        let more = ["--size", "16MiB", "--medium", medium, "--workers", "2"];
+        let server = Server::start(dir.path(), &more);
+        // One of these two is with each worker, and nobody else comes.
+        for swapped in [false, true] {
+            let (mut one, mut other) = (server.client(), server.client());
+            if swapped {
+                std::mem::swap(&mut one, &mut other);
+            }
+            let first = fill_by(&mut one, "a", 15_000).0;
+            is_there(&mut other, "a", &first, 15_000);
+            one.trim_all("a");
+            let second = fill_by(&mut one, "a", 15_000).0;
+            let (first, second) = (first.len(), second.len());
+            assert!(second + first / 32 >= first, "{medium}: {first} at first, {second} again");
+            one.trim_all("a");
+        }
+    }
+}
+
+/// The landing buffers of many workers would leave no room in a small region in memory.
+#[test]
+fn workers_for_which_a_region_in_memory_has_no_room_are_refused() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let data = dir.path().join("data");
+    let more = ["--size", "16MiB", "--medium", "shm", "--workers", "12"];
+    let output = serve(&data, &more).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("has room for what 3 workers receive"), "{text}");
+    assert!(!data.exists(), "{text}");
 }
 
 /// What is not refused at the start ends in a process that is killed.

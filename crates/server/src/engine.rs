@@ -116,6 +116,7 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
         self.raise_front();
     }
 
+    /// Returns true if space is still set free, by records and superblocks of its own.
     fn reclaims(&self) -> bool {
         !self.core.store.is_read_only() && !self.own.stopping
     }
@@ -128,10 +129,9 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
     /// Persists a superblock that says where the log starts now, so that what stood before can be
     /// used again.
     pub(crate) fn raise_front(&mut self) {
-        if self.core.store.is_read_only() || self.own.stopping {
-            return;
-        }
-        if let Some(superblock) = self.core.store.superblock_wanted() {
+        if self.reclaims()
+            && let Some(superblock) = self.core.store.superblock_wanted()
+        {
             self.persist_superblock(&superblock);
         }
     }

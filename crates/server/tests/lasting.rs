@@ -170,6 +170,27 @@ fn d7_a_failed_medium_acknowledges_nothing_more() {
     assert!(rig.stop().is_err());
 }
 
+/// D7: what a long trim has killed is freed a part at a time, in turns that follow at once. Once
+/// the medium has failed nothing is freed any more, and such turns would never end.
+#[test]
+fn d7_a_medium_that_fails_during_a_long_trim_lets_the_loop_rest() {
+    let mut rig = Rig::new(MEDIA[0], 16);
+    let flow = rig.open();
+    for _ in 0..40 {
+        rig.peer.push(flow, &post("log", b"x").repeat(1000));
+        rig.finish();
+        rig.peer.take_sent(flow);
+    }
+    for write in 0..20_000 {
+        rig.dev.fail_write(write);
+    }
+    let trim = ask("DELETE", &format!("/v1/logs/log?before={}", u64::MAX));
+    rig.peer.push(flow, trim.as_bytes());
+    rig.finish();
+    assert_eq!(replies(&rig.peer.take_sent(flow))[0].status, 503);
+    rig.settle();
+}
+
 /// A flow that goes away must leave nothing behind: no hold, no pin, no reserved block.
 #[test]
 fn flows_that_vanish_leave_nothing_behind() {

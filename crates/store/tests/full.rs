@@ -251,3 +251,12 @@ fn a_port_gets_its_buffers_back_from_a_full_region() {
         assert!(rig.store.free_bytes() > 8 * MIB);
     }
 }
+
+/// D10: a port that has a buffer can receive the trim that makes room; with more of them it would
+/// take the room that trims need.
+#[test]
+fn d10_a_port_that_has_buffers_takes_none_of_the_reserve() {
+    let mut rig = Rig::new(16, MediumKind::Shm);
+    while rig.store.take_landing(false).is_some() {}
+    assert!(rig.store.take_landing(true).is_some(), "the reserve is there");
+}
