@@ -3,7 +3,10 @@
 use std::io;
 
 use impasto_media::{Event, Medium, Ticket};
-use impasto_region::{Frames, Span, layout::Superblock};
+use impasto_region::{
+    Frames, Span,
+    layout::{MediumKind, Superblock},
+};
 use impasto_store::{Corruption, Recovery, Step, Store};
 
 use crate::{Enter, engine::place_superblock};
@@ -23,6 +26,17 @@ pub enum StartError {
         /// What it said.
         error: io::Error,
     },
+    /// Commits are aligned to more on the new medium.
+    #[error(
+        "the region is too full to go on another medium: {missing} MiB more have to be free; trim \
+         logs on {}, where it was served last", .before.name()
+    )]
+    Full {
+        /// Segments of 1 MiB that would have to be free besides.
+        missing: u32,
+        /// The medium of the last run.
+        before: MediumKind,
+    },
 }
 
 /// What recovery has found.
@@ -40,6 +54,9 @@ pub struct Report {
 
 /// Recovers a region and makes this run's superblock durable, before anything is appended.
 ///
+/// The medium need not be that of the last run; which of them may follow on which is its caller's
+/// matter.
+///
 /// # Errors
 /// Why the region cannot be served.
 ///
@@ -52,7 +69,7 @@ pub fn start<I: Enter, M: Medium<I>>(
     superblock: Superblock,
 ) -> Result<(Store, Report), StartError> {
     let mut unreadable = 0;
-    let mut recovery = Recovery::new(superblock);
+    let mut recovery = Recovery::new(superblock).on(medium.profile().kind);
     while let Step::Read(spans) = recovery.step(frames)? {
         medium.read(io, frames, TICKET, &spans);
         // What cannot be read is zeroes now: recovery knows whether it was acknowledged.
@@ -60,18 +77,21 @@ pub fn start<I: Enter, M: Medium<I>>(
         unreadable += u64::from(read.is_err());
     }
     let recovered = recovery.finish(frames)?;
+    let unwitnessed = recovered.unwitnessed().to_vec();
+    let records = recovered.records();
+    let (before, clean) = (superblock.medium, superblock.clean);
+    let superblock = recovered.superblock;
+    let store = recovered.into_store();
+    let missing = store.segments_missing();
+    if superblock.medium != before && missing > 0 {
+        return Err(StartError::Full { missing, before });
+    }
     // D3: commits that no other bears witness for may stand in a cache only, after the crash of a
     // process.
-    persist(io, medium, frames, recovered.unwitnessed()).map_err(failed("hardened"))?;
-    let span = place_superblock(frames, &recovered.superblock);
+    persist(io, medium, frames, &unwitnessed).map_err(failed("hardened"))?;
+    let span = place_superblock(frames, &superblock);
     persist(io, medium, frames, &[span]).map_err(failed("marked as served"))?;
-    let report = Report {
-        records: recovered.records(),
-        unreadable,
-        clean: superblock.clean,
-        superblock: recovered.superblock,
-    };
-    Ok((recovered.into_store(), report))
+    Ok((store, Report { records, unreadable, clean, superblock }))
 }
 
 /// The only operation under way.

@@ -11,12 +11,15 @@ use std::collections::HashMap;
 
 use impasto_region::{
     Checksum, Extent, Frames, SegmentId, Span,
-    layout::{BLOCK_BYTES, Geometry, SEGMENT_BYTES, Superblock},
+    layout::{BLOCK_BYTES, Geometry, MediumKind, SEGMENT_BYTES, Superblock},
 };
 
 use crate::{
     BadRecord, Lsn, Store,
-    format::{CommitHeader, FIRST_POSITION, Record, RecordValue, SegmentHeader, extents, records},
+    format::{
+        CommitHeader, FIRST_POSITION, LogOffset, Record, RecordValue, SegmentHeader, extents,
+        records,
+    },
 };
 use replay::Replay;
 use walk::{FoundCommit, Walk};
@@ -146,6 +149,15 @@ impl Recovery {
             attested: Lsn(0),
             unwitnessed: 0,
         }
+    }
+
+    /// Says on which medium the region is served next, if not on that of the last run: the log then
+    /// goes on in a new segment, if the medium wants commits aligned otherwise.
+    #[must_use]
+    pub fn on(mut self, medium: MediumKind) -> Self {
+        self.superblock.medium = medium;
+        self.superblock.commit_align = medium.commit_align();
+        self
     }
 
     /// Goes on as far as the frames that are there allow.
@@ -342,8 +354,17 @@ impl Recovery {
             records: records.sum(),
             superblock: self.superblock,
             unwitnessed,
+            at: self.tail(),
             parts: replay.finish(&self.segments, self.superblock.geometry, self.end.lsn)?,
         })
+    }
+
+    /// Returns where the next run appends: behind the last commit, or in a segment of its own if
+    /// commits are aligned otherwise in this one.
+    fn tail(&self) -> LogOffset {
+        let last = self.segments.last().filter(|head| head.chain == self.end.offset.chain());
+        let goes_on = last.is_none_or(|head| head.commit_align == self.superblock.commit_align);
+        if goes_on { self.end.offset } else { LogOffset::new(self.end.offset.chain() + 1, 0) }
     }
 }
 
@@ -385,6 +406,8 @@ pub struct Recovered {
     pub superblock: Superblock,
     records: u64,
     unwitnessed: Vec<Span>,
+    /// Where the next commit goes.
+    at: LogOffset,
     parts: replay::Parts,
 }
 
@@ -410,7 +433,7 @@ impl Recovered {
 
     /// Returns the store, ready to be served.
     pub fn into_store(self) -> Store {
-        self.parts.into_store(self.superblock)
+        self.parts.into_store(self.superblock, self.at)
     }
 }
 

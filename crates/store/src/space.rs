@@ -430,6 +430,11 @@ impl Space {
         self.pool.free_segments() > 0
     }
 
+    /// Returns how many segments are missing if `held` are set aside for the log.
+    pub(crate) fn missing(&self, held: u32) -> u32 {
+        (held + RESERVED_SEGMENTS).saturating_sub(self.pool.free_segments())
+    }
+
     /// Returns how many buffers are free.
     pub(crate) fn free_bufs(&self) -> u32 {
         self.pool.free_bufs()

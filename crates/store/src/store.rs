@@ -359,6 +359,14 @@ impl Store {
         self.tail.last_lsn()
     }
 
+    /// Returns how many segments would have to be free besides, for a region that goes
+    /// [on another medium](crate::Recovery::on): what is set aside there for the trims that empty
+    /// its logs may be more than what was set aside before. It is not served as long as it is not
+    /// 0, since it could be full for good.
+    pub fn segments_missing(&self) -> u32 {
+        self.space.missing(self.tail.promised_segments())
+    }
+
     /// The medium has failed: nothing more is acknowledged, and reads of what is durable go on
     /// (D7).
     pub fn fail(&mut self) {

@@ -300,6 +300,7 @@ impl Tail {
             epoch: self.writer.epoch,
             first_lsn,
             first_needed: self.first_needed,
+            commit_align: self.writer.align,
         };
         sink.put(segment.start(), &header.encode());
         segment.start()

@@ -2,7 +2,7 @@
 
 use impasto_region::{Checksum, SegmentId, layout::BLOCK_BYTES};
 
-use super::{array, u64_at};
+use super::{array, u32_at, u64_at};
 use crate::Lsn;
 
 const MAGIC: [u8; 8] = *b"IMPSEGM\0";
@@ -23,6 +23,8 @@ pub(crate) struct SegmentHeader {
     pub(crate) first_lsn: Lsn,
     /// Chain number of the oldest segment needed when this was written.
     pub(crate) first_needed: u64,
+    /// Commits in it start and end at multiples of it.
+    pub(crate) commit_align: u32,
 }
 
 impl SegmentHeader {
@@ -39,6 +41,7 @@ impl SegmentHeader {
         ] {
             block[at..at + 8].copy_from_slice(&value.to_le_bytes());
         }
+        block[64..68].copy_from_slice(&self.commit_align.to_le_bytes());
         let checksum = Checksum::of(&block[..CHECKSUM_AT]);
         block[CHECKSUM_AT..CHECKSUM_AT + 8].copy_from_slice(&checksum.to_le_bytes());
         block
@@ -54,10 +57,12 @@ impl SegmentHeader {
             epoch: u64_at(block, 40),
             first_lsn: Lsn(u64_at(block, 48)),
             first_needed: u64_at(block, 56),
+            commit_align: u32_at(block, 64),
         };
         let valid = block[..8] == MAGIC
             && header.uuid == uuid
             && u64_at(block, 24) == u64::from(segment.0)
+            && matches!(header.commit_align, 64 | 4096)
             && u64_at(block, CHECKSUM_AT) == Checksum::of(&block[..CHECKSUM_AT]);
         valid.then_some(header)
     }

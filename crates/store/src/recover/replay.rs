@@ -230,7 +230,7 @@ impl Parts {
         })
     }
 
-    pub(super) fn into_store(self, superblock: Superblock) -> Store {
+    pub(super) fn into_store(self, superblock: Superblock, at: LogOffset) -> Store {
         let writer = Writer {
             uuid: superblock.uuid.into_bytes(),
             align: superblock.commit_align,
@@ -239,8 +239,7 @@ impl Parts {
             start_offset: LogOffset(superblock.start_offset),
         };
         let first_needed = superblock.first_needed;
-        let mut tail =
-            Tail::new(writer, self.next_lsn, writer.start_offset, first_needed, self.segments);
+        let mut tail = Tail::new(writer, self.next_lsn, at, first_needed, self.segments);
         let filled = self.logs.iter().filter(|log| !log.is_empty()).count() as u64;
         tail.promise(filled * drain_promise(&tail));
         Store {

@@ -62,11 +62,12 @@ impl Default for End {
 /// So many bytes of what looks like a commit and is none are looked at in a segment: values are
 /// whatever a peer sends, and a segment of them could look like a commit at each 64 bytes.
 const PATIENCE_BYTES: u64 = 4 * SEGMENT_BYTES;
+/// Commits of a segment whose header is damaged start at multiples of this at least.
+const ALIGN_MIN: u32 = 64;
 
 /// A look at the log's segments, all of them in their frames.
 pub(super) struct Walk<'a> {
     uuid: [u8; 16],
-    align: u32,
     superblock: &'a Superblock,
     /// Sorted by chain number and epoch.
     heads: &'a [SegmentHeader],
@@ -83,7 +84,6 @@ impl<'a> Walk<'a> {
     ) -> Self {
         Self {
             uuid: superblock.uuid.into_bytes(),
-            align: superblock.commit_align,
             superblock,
             heads,
             frames,
@@ -142,18 +142,18 @@ impl<'a> Walk<'a> {
             let offset = LogOffset::new(needed, 0);
             return Ok((commits, End { lsn: Lsn(1), offset, at: 0 }));
         };
-        let mut segment = first.segment;
+        let mut segment = first;
         let mut end = self.start_of(first);
         loop {
             let next = (end.offset.position() >= FIRST_POSITION)
-                .then(|| self.read(segment, end.offset))
+                .then(|| self.read(segment.segment, end.offset))
                 .flatten()
                 .filter(|(header, _)| header.epoch >= epoch);
             let Some((header, bytes)) = next else {
                 let Some(head) = self.segment_behind(end) else {
                     return Ok((commits, end));
                 };
-                segment = head.segment;
+                segment = head;
                 end = self.start_of(head);
                 continue;
             };
@@ -165,7 +165,7 @@ impl<'a> Walk<'a> {
             self.learn(&header);
             let commit = Self::found(&header, bytes, end)?;
             commits.push(commit);
-            let bytes = header.span_bytes(self.align);
+            let bytes = header.span_bytes(segment.commit_align);
             end = End {
                 lsn: Lsn(commit.last_lsn.0 + 1),
                 offset: LogOffset(end.offset.0 + bytes),
@@ -223,7 +223,7 @@ impl<'a> Walk<'a> {
         let valid = self.heads[first..]
             .iter()
             .filter(|head| !self.is_void(head.epoch, LogOffset::new(head.chain, 0)));
-        valid.map(move |head| self.witness(head.segment, head.chain, end.offset))
+        valid.map(move |head| self.witness(head.segment, head.chain, head.commit_align, end.offset))
     }
 
     /// Returns the highest witness in each segment whose header is damaged.
@@ -234,19 +234,19 @@ impl<'a> Walk<'a> {
             let chain = CommitHeader::peek(head)?.offset.chain();
             (chain >= self.superblock.first_needed).then_some((segment, chain))
         });
-        chained.map(|(segment, chain)| self.witness(segment, chain, LogOffset(0)))
+        chained.map(|(segment, chain)| self.witness(segment, chain, ALIGN_MIN, LogOffset(0)))
     }
 
     /// Returns the highest witness of a commit that holds in `segment` from log offset `from` on.
-    fn witness(&self, segment: SegmentId, chain: u64, from: LogOffset) -> Lsn {
+    fn witness(&self, segment: SegmentId, chain: u64, align: u32, from: LogOffset) -> Lsn {
         let mut highest = Lsn(0);
         let mut offset = LogOffset::new(chain, FIRST_POSITION).max(from);
         let mut patience = PATIENCE_BYTES;
         while offset.chain() == chain && patience > 0 {
-            let mut bytes = u64::from(self.align);
+            let mut bytes = u64::from(align);
             if let Some((commit, _)) = self.read(segment, offset) {
                 highest = highest.max(commit.durable_lsn);
-                bytes = commit.span_bytes(self.align);
+                bytes = commit.span_bytes(align);
             } else {
                 patience = patience.saturating_sub(self.apparent_bytes(segment, offset));
             }

@@ -30,9 +30,13 @@ impl Image {
     }
 
     pub(crate) fn recover(&self) -> Result<(Frames, Recovered), Corruption> {
+        self.recover_on(self.superblock.medium)
+    }
+
+    pub(crate) fn recover_on(&self, medium: MediumKind) -> Result<(Frames, Recovered), Corruption> {
         let geometry = self.superblock.geometry;
         let mut frames = Frames::anonymous(geometry, 0).unwrap();
-        let mut recovery = Recovery::new(self.superblock);
+        let mut recovery = Recovery::new(self.superblock).on(medium);
         while let Step::Read(spans) = recovery.step(&frames)? {
             for span in spans {
                 let start = usize::try_from(span.at).unwrap();
@@ -57,8 +61,13 @@ impl Rig {
         Self::open(Image::fresh(mib, medium)).unwrap()
     }
 
-    pub(crate) fn open(mut image: Image) -> Result<Self, Corruption> {
-        let (frames, recovered) = image.recover()?;
+    pub(crate) fn open(image: Image) -> Result<Self, Corruption> {
+        let medium = image.superblock.medium;
+        Self::open_on(image, medium)
+    }
+
+    pub(crate) fn open_on(mut image: Image, medium: MediumKind) -> Result<Self, Corruption> {
+        let (frames, recovered) = image.recover_on(medium)?;
         image.superblock = recovered.superblock;
         Ok(Self { frames, store: recovered.into_store(), image })
     }
@@ -199,6 +208,11 @@ impl Random {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (z ^ (z >> 31)) % end
+    }
+
+    pub(crate) fn bytes_below(&mut self, end: u64) -> Vec<u8> {
+        let len = self.below(end);
+        self.bytes(len)
     }
 
     pub(crate) fn bytes(&mut self, len: u64) -> Vec<u8> {
