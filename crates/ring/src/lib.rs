@@ -75,7 +75,7 @@ mod ring;
 mod uring;
 
 pub use gate::Gate;
-pub use listen::listen;
+pub use listen::{Listener, listen, listen_unix};
 pub use loopback::{LoopPeer, LoopPort};
 pub use ring::Ring;
 pub use uring::{Limits, UringPort};

@@ -1,12 +1,22 @@
 //! Listening sockets, and what the sockets accepted from them inherit.
 
 use std::{
+    fs::{self, Permissions},
     io,
     net::{SocketAddr, TcpListener},
+    os::{
+        fd::OwnedFd,
+        unix::{
+            fs::{FileTypeExt, PermissionsExt},
+            net::{UnixListener, UnixStream},
+        },
+    },
+    path::Path,
     time::Duration,
 };
 
-use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
+use impasto_uring::Fd;
+use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 /// Connections that wait for an accept.
 const BACKLOG: i32 = 4096;
@@ -34,8 +44,71 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// Makes a listener for clients on this machine, at `path`. The owner and the group of the socket
+/// may connect; who may reach it is a matter of its directory.
+///
+/// What a server that was killed has left at `path` is removed.
+///
+/// # Errors
+/// `AddrInUse` if a server listens there, `AlreadyExists` if something else is there, or what the
+/// system says.
+pub fn listen_unix(path: &Path) -> io::Result<UnixListener> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it is not a socket"));
+        }
+        Ok(_) if UnixStream::connect(path).is_ok() => return Err(io::ErrorKind::AddrInUse.into()),
+        Ok(_) => fs::remove_file(path)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    // Nobody can connect before `listen`.
+    fs::set_permissions(path, Permissions::from_mode(0o660))?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Where connections come from: TCP, or a Unix socket.
+#[derive(Debug)]
+pub struct Listener(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl From<TcpListener> for Listener {
+    fn from(listener: TcpListener) -> Self {
+        Self(Kind::Tcp(listener))
+    }
+}
+
+impl From<UnixListener> for Listener {
+    fn from(listener: UnixListener) -> Self {
+        Self(Kind::Unix(listener))
+    }
+}
+
+impl Listener {
+    /// Sets what accepted sockets inherit, and returns what to accept from.
+    pub(crate) fn prepare(self, stall_max: Duration) -> io::Result<Fd> {
+        let listener = match self.0 {
+            Kind::Tcp(listener) => {
+                prepare(&listener, stall_max)?;
+                OwnedFd::from(listener)
+            }
+            // The other end is a process of this machine: it cannot vanish silently.
+            Kind::Unix(listener) => listener.into(),
+        };
+        Ok(listener.into())
+    }
+}
+
 /// Sets what accepted sockets inherit.
-pub(crate) fn prepare(listener: &TcpListener, stall_max: Duration) -> io::Result<()> {
+fn prepare(listener: &TcpListener, stall_max: Duration) -> io::Result<()> {
     let socket = SockRef::from(listener);
     // Replies leave as they are: they are whole.
     socket.set_tcp_nodelay(true)?;
@@ -51,6 +124,23 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
+
+    /// A socket that a killed server has left would keep the next one from starting; one that is
+    /// served, or a file of somebody's, must not be removed.
+    #[test]
+    fn a_socket_is_replaced_if_nobody_listens_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let first = listen_unix(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        assert_eq!(listen_unix(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(first);
+        drop(listen_unix(&path).unwrap());
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "precious").unwrap();
+        assert_eq!(listen_unix(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"precious");
+    }
 
     /// Without the limit a stall of 25 days or more is refused as an invalid argument, and no port
     /// starts.

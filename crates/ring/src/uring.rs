@@ -8,17 +8,16 @@
 
 mod receive;
 
-use std::{collections::VecDeque, io, net::TcpListener, sync::Arc, time::Duration};
+use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
 use impasto_region::{BufId, Frames, Span};
 use impasto_uring::{BufGroup, Completion, Fd, Handed, Mode, Op, Owner, Piece, Token, Uring};
 
 use crate::{
-    FlowId, Gate, Part, Port, Ring, Sent, Slot, Transmit, What,
+    FlowId, Gate, Listener, Part, Port, Ring, Sent, Slot, Transmit, What,
     accept::Acceptor,
     flows::{Flows, Receiving},
     gate::Member,
-    listen,
 };
 
 /// How much a [`UringPort`] holds.
@@ -95,7 +94,7 @@ impl UringPort {
     pub fn new(
         io: &mut Uring,
         frames: &Frames,
-        listeners: impl IntoIterator<Item = TcpListener>,
+        listeners: impl IntoIterator<Item: Into<Listener>>,
         limits: Limits,
     ) -> io::Result<Self> {
         let gate = Arc::new(Gate::new(limits.flows_max));
@@ -117,7 +116,7 @@ impl UringPort {
     pub fn with_gate(
         io: &mut Uring,
         frames: &Frames,
-        listeners: impl IntoIterator<Item = TcpListener>,
+        listeners: impl IntoIterator<Item: Into<Listener>>,
         limits: Limits,
         gate: &Arc<Gate>,
     ) -> io::Result<Self> {
@@ -126,8 +125,8 @@ impl UringPort {
             None => BufGroup::new(io, frames, limits.bufs_max),
         }?;
         let listeners = listeners.into_iter().map(|listener| {
-            listen::prepare(&listener, limits.stall_max)?;
-            Ok(Fd::from(listener))
+            let listener: Listener = listener.into();
+            listener.prepare(limits.stall_max)
         });
         let acceptor = Acceptor::new(listeners.collect::<io::Result<_>>()?);
         let mut port = Self {
@@ -428,12 +427,13 @@ impl Kind {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+    use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 
     use impasto_region::layout::Geometry;
     use socket2::SockRef;
 
     use super::{receive::RECEIVES_PER_BUF, *};
+    use crate::listen;
 
     fn port(flows_max: usize) -> (UringPort, Uring, Frames, SocketAddr) {
         let (mut port, mut io, mut frames, address) = bare_port(flows_max);
@@ -522,7 +522,7 @@ mod tests {
         let (_, mut io, mut frames, _) = port(1);
         let gate = Arc::new(Gate::new(2));
         let limits = Limits { slots: 1, bufs_max: 1, ..Limits::default() };
-        let mut port = UringPort::with_gate(&mut io, &frames, [], limits, &gate).unwrap();
+        let mut port = UringPort::with_gate(&mut io, &frames, [] as [TcpListener; 0], limits, &gate).unwrap();
         let mut other = Uring::new(2).unwrap();
         let giver = Member::join(&gate, other.waker().unwrap());
         giver.close(&mut other);

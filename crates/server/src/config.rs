@@ -68,7 +68,8 @@ pub struct Options {
     /// A head that is not whole after this gets 408; so long a new connection has for its first
     /// byte, too.
     pub head: Duration,
-    /// A body of which nothing comes for so long gets 408.
+    /// A body of which nothing comes for so long gets 408; a client that takes nothing of its
+    /// replies is cut off.
     pub body: Duration,
 }
 
@@ -83,9 +84,9 @@ impl Default for Options {
     }
 }
 
-/// A body has to come at this rate, after a time of [`Options::body`]: what it has reserved is kept
-/// from others.
-pub(crate) const BODY_BYTES_PER_SECOND_MIN: u64 = 1 << 10;
+/// A body has to come, and replies have to be taken, at this rate, after a time of
+/// [`Options::body`]: what is reserved for the one, and pinned for the other, is kept from others.
+pub(crate) const BYTES_PER_SECOND_MIN: u64 = 1 << 10;
 
 /// Returns how many landing buffers the port of each of so many workers gets: together a sixteenth
 /// of the region, but 2 each at least, so that one may fill while the other is parsed, and 64 (16

@@ -4,12 +4,16 @@
 //! listed with the deadline that it had once, and looked at again then: a request costs no more
 //! than a comparison.
 
-use std::{cmp::Reverse, collections::BinaryHeap, time::Instant};
+use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
+    time::{Duration, Instant},
+};
 
 use impasto_ring::FlowId;
 
 use crate::{
-    config::{BODY_BYTES_PER_SECOND_MIN, DISCARD_TIME, Options},
+    config::{BYTES_PER_SECOND_MIN, DISCARD_TIME, Options},
     flow::{Flow, Input},
 };
 
@@ -56,14 +60,22 @@ pub(crate) enum Late {
     Idle,
     /// With the end of a head or of a body.
     Request,
+    /// With taking what is sent to it.
+    Reply,
 }
 
 /// Returns until when the peer of `flow` has to do something, and what it is late with then; `None`
-/// if it is not its turn. That it takes what is sent, the kernel sees to.
+/// if it is not its turn.
 pub(crate) fn deadline(flow: &Flow, options: &Options) -> Option<(Instant, Late)> {
-    if flow.parked.is_some() {
-        return None;
-    }
+    let reply = flow.output.sending().map(|(bytes, since)| {
+        let slow = Duration::from_secs(bytes / BYTES_PER_SECOND_MIN);
+        (since + options.body + slow, Late::Reply)
+    });
+    let request = if flow.parked.is_some() { None } else { request_deadline(flow, options) };
+    reply.into_iter().chain(request).min_by_key(|(due, _)| *due)
+}
+
+fn request_deadline(flow: &Flow, options: &Options) -> Option<(Instant, Late)> {
     match &flow.input {
         Input::Head if !flow.stash.is_empty() => Some((flow.since + options.head, Late::Request)),
         Input::Head if !flow.output.is_done() => None,
@@ -74,8 +86,8 @@ pub(crate) fn deadline(flow: &Flow, options: &Options) -> Option<(Instant, Late)
         // It may wait for `100 Continue`, or read the replies to what it has sent before.
         Input::Body(_) | Input::Skip(_) if !flow.output.is_done() => None,
         Input::Body(body) => {
-            let taken = u64::from(body.len) / BODY_BYTES_PER_SECOND_MIN;
-            let slow = flow.since + options.body + std::time::Duration::from_secs(taken);
+            let taken = u64::from(body.len) / BYTES_PER_SECOND_MIN;
+            let slow = flow.since + options.body + Duration::from_secs(taken);
             Some((slow.min(flow.heard + options.body), Late::Request))
         }
         Input::Skip(_) => Some((flow.heard + options.body, Late::Idle)),
@@ -87,8 +99,6 @@ pub(crate) fn deadline(flow: &Flow, options: &Options) -> Option<(Instant, Late)
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -124,5 +134,23 @@ mod tests {
         flow.stash.push(b'G');
         deadlines.list(&mut flow, &options);
         assert_eq!(deadlines.next(), Some(start + options.head));
+    }
+    /// A client that takes nothing of a reply keeps what the reply pins from others: on a Unix
+    /// socket nobody else would ever end that. It is not its turn to send anything meanwhile.
+    #[test]
+    fn a_reply_is_taken_in_a_time_that_goes_with_its_length() {
+        let (start, options) = (Instant::now(), Options::default());
+        let mut flow = flow(1, start);
+        flow.output.reply(impasto_store::Lsn(0), &[], |out| out.resize(10 << 10, 0));
+        let mut transmit = impasto_ring::Transmit::default();
+        assert!(flow.output.release(impasto_store::Lsn(0), &mut transmit, start));
+        let due = start + options.body + 10 * SECOND;
+        assert_eq!(deadline(&flow, &options), Some((due, Late::Reply)));
+        flow.parked = Some(crate::flow::Parked::Output);
+        assert_eq!(deadline(&flow, &options), Some((due, Late::Reply)));
+        flow.output.restart(start + SECOND);
+        assert_eq!(deadline(&flow, &options), Some((due + SECOND, Late::Reply)));
+        flow.output.sent();
+        assert_eq!(deadline(&flow, &options), None);
     }
 }

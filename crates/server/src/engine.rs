@@ -208,7 +208,7 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
             return;
         }
         let mut transmit = self.own.pools.transmit();
-        if flow.output.release(self.core.store.durable(), &mut transmit) {
+        if flow.output.release(self.core.store.durable(), &mut transmit, self.own.now) {
             let (io, frames) = (&mut self.own.io, &self.core.frames);
             // Its end is awaited by whoever needs what it pins, and by what its flow does then.
             let is_room_short = !self.own.waiting.is_empty() || self.own.landing.is_short();

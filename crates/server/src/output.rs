@@ -1,5 +1,7 @@
 //! Replies of one connection, from being written to being sent, in order.
 
+use std::time::Instant;
+
 use impasto_region::Extent;
 use impasto_ring::{Part, Transmit};
 use impasto_store::Lsn;
@@ -17,8 +19,8 @@ pub(crate) struct Output {
     replies: Vec<Reply>,
     /// Bytes of all of them.
     queued: u64,
-    /// Bytes of the transmit that is under way.
-    sending: Option<u64>,
+    /// Bytes of the transmit that is under way, and since when it is.
+    sending: Option<(u64, Instant)>,
 }
 
 /// A reply: `bytes` bytes of `Output::bytes`, then `stored` extents of `Output::stored`.
@@ -58,7 +60,7 @@ impl Output {
 
     /// Returns true if so much waits that the flow is not read on.
     pub(crate) fn is_full(&self) -> bool {
-        self.queued + self.sending.unwrap_or(0) > OUTPUT_BYTES_MAX
+        self.queued + self.sending.map_or(0, |(bytes, _)| bytes) > OUTPUT_BYTES_MAX
             || self.replies.len() > OUTPUT_REPLIES_MAX
     }
 
@@ -70,6 +72,16 @@ impl Output {
     /// Returns true if a transmit is under way.
     pub(crate) const fn is_sending(&self) -> bool {
         self.sending.is_some()
+    }
+
+    /// Returns the bytes of the transmit that is under way, and since when it is.
+    pub(crate) const fn sending(&self) -> Option<(u64, Instant)> {
+        self.sending
+    }
+
+    /// The transmit under way, if there is one, counts from `now` on.
+    pub(crate) fn restart(&mut self, now: Instant) {
+        self.sending = self.sending.map(|(bytes, _)| (bytes, now));
     }
 
     /// Takes the memory of `other`, and gives its own.
@@ -99,7 +111,7 @@ impl Output {
 
     /// Moves the replies whose lsn is at most `durable` (D3), up to the first that has to wait,
     /// into `transmit`, which is empty. Returns false if there is none.
-    pub(crate) fn release(&mut self, durable: Lsn, transmit: &mut Transmit) -> bool {
+    pub(crate) fn release(&mut self, durable: Lsn, transmit: &mut Transmit, now: Instant) -> bool {
         let ready = self.replies.iter().take_while(|reply| reply.lsn <= durable).count();
         if ready == 0 {
             return false;
@@ -128,7 +140,7 @@ impl Output {
             self.bytes.drain(..ready);
         }
         self.queued -= sending;
-        self.sending = Some(sending);
+        self.sending = Some((sending, now));
         true
     }
 
@@ -196,8 +208,8 @@ mod tests {
     #[test]
     fn d3_replies_leave_up_to_the_first_that_is_not_durable() {
         let (mut output, mut transmit) = (filled(), Transmit::default());
-        assert!(!output.release(Lsn(0), &mut transmit));
-        assert!(output.release(Lsn(4), &mut transmit));
+        assert!(!output.release(Lsn(0), &mut transmit, Instant::now()));
+        assert!(output.release(Lsn(4), &mut transmit, Instant::now()));
         assert_eq!(transmit.bytes, b"one two ");
         let parts = [Part::Bytes { at: 0, len: 8 }, Part::Stored(stored(10)[0])];
         assert_eq!(transmit.parts, parts);
@@ -205,7 +217,7 @@ mod tests {
         output.sent();
 
         let mut transmit = Transmit::default();
-        assert!(output.release(Lsn(5), &mut transmit));
+        assert!(output.release(Lsn(5), &mut transmit, Instant::now()));
         assert_eq!(transmit.bytes, b"three four");
         let parts = [
             Part::Bytes { at: 0, len: 6 },
@@ -227,7 +239,7 @@ mod tests {
         assert!(!output.recall(Lsn(4), |_| unreachable!("nothing is left to be recalled")));
         put(&mut output, 0, "lost", &[]);
         let mut transmit = Transmit::default();
-        assert!(output.release(Lsn(4), &mut transmit));
+        assert!(output.release(Lsn(4), &mut transmit, Instant::now()));
         assert_eq!(transmit.bytes, b"one two lost");
         assert_eq!(output.queued, 0);
     }

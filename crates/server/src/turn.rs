@@ -369,9 +369,10 @@ impl<'a, I: Enter, P: Port<I>, M: Medium<I>> Turn<'a, I, P, M> {
             // Nobody has looked for so long, at what has come neither: its time starts anew.
             if now.saturating_duration_since(listed) > STANDSTILL_MAX {
                 (flow.since, flow.heard) = (now, now);
+                flow.output.restart(now);
             }
             match deadline(flow, &self.engine.core.options) {
-                Some((due, Late::Idle)) if due <= now => self.close(id),
+                Some((due, Late::Idle | Late::Reply)) if due <= now => self.close(id),
                 Some((due, Late::Request)) if due <= now => {
                     self.with(id, |engine, flow| engine.give_up(flow));
                 }

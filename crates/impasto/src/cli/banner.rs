@@ -1,10 +1,10 @@
 //! What `impasto serve` says when it is ready.
 
-use std::{fmt, net::SocketAddr, path::Path, time::Duration};
+use std::{fmt, path::Path, time::Duration};
 
 use impasto::region::layout::MediumKind;
 
-use super::args::size_text;
+use super::{args::size_text, serve::Place};
 
 /// The first lines on stdout. The last one ends with the address, for people and for scripts.
 #[derive(Debug)]
@@ -18,7 +18,8 @@ pub(super) struct Banner<'a> {
     pub(super) workers: u32,
     /// How many there can be, and how many were asked for.
     pub(super) connections: (usize, usize),
-    pub(super) http: SocketAddr,
+    /// Where it listens, at one place at least.
+    pub(super) places: &'a [Place],
 }
 
 impl fmt::Display for Banner<'_> {
@@ -34,10 +35,25 @@ impl fmt::Display for Banner<'_> {
         if room < asked {
             writeln!(f, "caution    the limit of open files is in the way of {asked} (ulimit -n)")?;
         }
-        if !self.http.ip().is_loopback() {
+        if self.places.iter().any(Place::is_exposed) {
             writeln!(f, "caution    whoever reaches this address may read, append and trim")?;
         }
-        write!(f, "listening  http://{}", self.http)
+        let Some((last, others)) = self.places.split_last() else {
+            return Ok(());
+        };
+        for place in others {
+            writeln!(f, "and on     {place}")?;
+        }
+        write!(f, "listening  {last}")
+    }
+}
+
+impl Banner<'_> {
+    /// Returns the banner in a line, for a service manager.
+    pub(super) fn status(&self) -> String {
+        let places: Vec<_> = self.places.iter().map(ToString::to_string).collect();
+        let (dir, medium) = (self.dir.display(), self.medium.name());
+        format!("serving {dir} on {medium} at {}", places.join(" "))
     }
 }
 
@@ -64,7 +80,7 @@ mod tests {
             recovery: Duration::from_millis(12),
             workers: 2,
             connections: (1000, 1000),
-            http: http.parse().unwrap(),
+            places: &[Place::Http(http.parse().unwrap())],
         };
         banner.to_string()
     }

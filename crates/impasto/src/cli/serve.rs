@@ -1,11 +1,13 @@
 //! `impasto serve`: opens or creates the region, listens, and serves until it is told to stop.
 
 mod limits;
+mod listeners;
+mod notify;
 mod workers;
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
     time::{Duration, Instant},
@@ -17,7 +19,6 @@ use impasto::{
         Frames, Region,
         layout::{BUF_BYTES, Geometry, MediumKind},
     },
-    ring::listen,
     server::{
         self, Shared, SharedParts,
         config::{self, Options, VALUE_BYTES_MAX, workers_max},
@@ -32,6 +33,8 @@ use super::{
     create::{self, Wanted},
     memory, tell,
 };
+use listeners::Listeners;
+pub(super) use listeners::Place;
 use workers::{Served, Stop};
 
 /// Options of `impasto serve`.
@@ -51,14 +54,13 @@ pub(super) struct Args {
     /// [default: what it needs]
     #[arg(long, value_name = "SIZE", value_parser = args::bytes)]
     memory: Option<u64>,
-    /// Address to listen on; there is no access control, so mind who can reach it
-    #[arg(
-        long,
-        value_name = "HOST:PORT",
-        default_value = "127.0.0.1:8080",
-        value_parser = args::address
-    )]
-    http: SocketAddr,
+    /// Address to listen on, can be given several times; there is no access control, so mind who
+    /// can reach it [default: 127.0.0.1:8080, if no other socket is given]
+    #[arg(long, value_name = "HOST:PORT", value_parser = args::address)]
+    http: Vec<SocketAddr>,
+    /// Unix socket to listen on, can be given several times
+    #[arg(long, value_name = "PATH")]
+    unix: Vec<PathBuf>,
     /// Threads that serve, 1 to 64 [default: one for each core, if the region has room for them]
     #[arg(long, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=i64::from(WORKERS_MAX)))]
@@ -147,15 +149,13 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
         memory::check(geometry, u64::from(landing) * u64::from(BUF_BYTES), args.memory)?;
     }
     let flows_max = limits::connections(args.connections, workers)?;
-    let listener = listen(args.http).map_err(|error| {
-        format!("cannot listen on {}: {error}; choose another --http", args.http)
-    })?;
+    let listeners = Listeners::open(&args.http, &args.unix)?;
     let region = match found {
         Some(region) => region,
         None => create::open(wanted)?,
     };
     io.hold(region.lock())?;
-    let serve = Serve { args, region: &region, listener, workers, flows_max };
+    let serve = Serve { args, region: &region, listeners, workers, flows_max };
     match region.superblock().medium {
         MediumKind::Disk => {
             let medium = Disk::new(UringDev::new(region.open_direct()?));
@@ -180,7 +180,7 @@ fn no_memory(error: io::Error) -> Failure {
 struct Serve<'a> {
     args: &'a Args,
     region: &'a Region,
-    listener: TcpListener,
+    listeners: Listeners,
     workers: u32,
     flows_max: usize,
 }
@@ -193,12 +193,13 @@ impl Serve<'_> {
         mut medium: M,
         mut frames: Frames,
     ) -> Result<(), Failure> {
-        let Self { args, region, listener, workers, flows_max } = self;
+        let Self { args, region, mut listeners, workers, flows_max } = self;
         let superblock = *region.superblock();
         let geometry = superblock.geometry;
         let start = Instant::now();
         let (store, report) = server::start(&mut io, &mut medium, &mut frames, superblock)
             .map_err(|error| format!("cannot serve {}: {error}", args.data.display()))?;
+        let sockets = listeners.take();
         let banner = Banner {
             medium: superblock.medium,
             dir: &args.data,
@@ -207,7 +208,7 @@ impl Serve<'_> {
             recovery: start.elapsed(),
             workers,
             connections: (flows_max, args.connections as usize),
-            http: listener.local_addr()?,
+            places: &listeners.places,
         };
         let options = args.options();
         let parts = SharedParts { medium, frames, workers, store, geometry, options };
@@ -220,6 +221,11 @@ impl Serve<'_> {
             flows_max,
         };
         let stop = Stop::new()?;
-        served.run(io, listener, &stop, || tell(&banner.to_string()))
+        let ready = || {
+            tell(&banner.to_string());
+            notify::ready(&banner.status());
+        };
+        let look = || served.shared.with_frames(|_| ());
+        notify::watched(look, || served.run(io, sockets, &stop, ready))
     }
 }

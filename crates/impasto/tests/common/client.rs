@@ -74,7 +74,8 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(stream: TcpStream) -> Self {
-        stream.set_nodelay(true).unwrap();
+        // A Unix socket, which passes for a TCP stream here, has no such option.
+        let _tcp_alone = stream.set_nodelay(true);
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         // Half of a short head: a thousand of them are nothing.

@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    net::TcpListener,
     os::unix::net::UnixStream,
     process,
     sync::{Arc, atomic::AtomicBool, mpsc},
@@ -13,7 +12,7 @@ use std::{
 use impasto::{
     media::Medium,
     region::Region,
-    ring::{Gate, Limits, UringPort},
+    ring::{Gate, Limits, Listener, UringPort},
     server::{Parts, Shared, Worker},
     uring::{Fd, Owner, Token, Uring, Waker},
 };
@@ -42,13 +41,13 @@ impl<M: Medium<Uring> + Send> Served<'_, M> {
     pub(super) fn run(
         &self,
         io: Uring,
-        listener: TcpListener,
+        listeners: Vec<Listener>,
         stop: &Stop,
         ready: impl FnOnce(),
     ) -> Result<(), Failure> {
         let gate = Arc::new(Gate::new(self.flows_max));
         // The first one to join is the one that writes down a clean stop.
-        let mut first = self.worker(io, Some(listener), &gate)?;
+        let mut first = self.worker(io, listeners, &gate)?;
         thread::scope(|scope| {
             let (joined, joins) = mpsc::channel();
             for number in 1..self.workers {
@@ -92,19 +91,19 @@ impl<M: Medium<Uring> + Send> Served<'_, M> {
     fn join(&self, gate: &Arc<Gate>) -> Result<Worker<Uring, UringPort, M>, Failure> {
         let mut io = Uring::new(RING_ENTRIES)?;
         io.hold(self.region.lock())?;
-        self.worker(io, None, gate)
+        self.worker(io, Vec::new(), gate)
     }
 
     fn worker(
         &self,
         mut io: Uring,
-        listener: Option<TcpListener>,
+        listeners: Vec<Listener>,
         gate: &Arc<Gate>,
     ) -> Result<Worker<Uring, UringPort, M>, Failure> {
         let shared = self.shared.clone();
         let limits = Limits { stall_max: self.stall_max, ..Limits::default() };
         let port = shared
-            .with_frames(|frames| UringPort::with_gate(&mut io, frames, listener, limits, gate))?;
+            .with_frames(|frames| UringPort::with_gate(&mut io, frames, listeners, limits, gate))?;
         let (clock, busy_poll) = (Box::new(Instant::now), self.busy_poll);
         Ok(Worker::new(Parts { io, port, shared, clock, busy_poll })?)
     }
