@@ -2,7 +2,10 @@
 
 use std::{fmt, io, path::PathBuf};
 
-use crate::layout::{REGION_BYTES_MAX, REGION_BYTES_MIN, SEGMENT_BYTES, SuperblockError};
+use crate::{
+    Span,
+    layout::{REGION_BYTES_MAX, REGION_BYTES_MIN, SEGMENT_BYTES, SuperblockError},
+};
 
 /// Why a region cannot be created or opened.
 #[derive(Debug, thiserror::Error)]
@@ -144,6 +147,93 @@ pub enum Error {
         /// Name of its file system.
         file_system: String,
     },
+    /// The pmem medium needs a mapping with `MAP_SYNC`.
+    #[error(
+        "--medium pmem needs files that are mapped straight from persistent memory (MAP_SYNC), and \
+         {path} has none: {reason}"
+    )]
+    NoMapSync {
+        /// What was tried: the directory, or what is there of the way to it.
+        path: PathBuf,
+        /// Why that is, as far as it can be found out, and what to do.
+        reason: String,
+    },
+    /// A device that cannot be a region as it is.
+    #[error("{path} is {what}")]
+    Device {
+        /// The device.
+        path: PathBuf,
+        /// What it is, and what to do.
+        what: String,
+    },
+    /// A `/dev/dax` is persistent memory and nothing else.
+    #[error("{path} is persistent memory and is not served on {medium}; say --medium pmem")]
+    DeviceMedium {
+        /// The device.
+        path: PathBuf,
+        /// The medium asked for.
+        medium: &'static str,
+    },
+    /// The device is smaller than the region is to be.
+    #[error(
+        "{path} has room for a region of {} at most, {} needed; leave out --size, or choose a \
+         smaller one", Size(*.most), Size(*.needed)
+    )]
+    DeviceSize {
+        /// The device.
+        path: PathBuf,
+        /// Size of the region.
+        needed: u64,
+        /// The device's size, in whole MiB.
+        most: u64,
+    },
+    /// Something stands on the device that is no region.
+    #[error(
+        "{path} is not empty, and what is there is not a region; if nobody needs it, write over it \
+         with `impasto create --overwrite`"
+    )]
+    NotBlank {
+        /// The device.
+        path: PathBuf,
+    },
+    /// Some of the memory under the region has failed.
+    #[error(
+        "the memory under {path} has failed in places (bad blocks), and reading them would end the \
+         process: bytes {} of the region are lost; restore the region from a backup, on other \
+         memory or after `ndctl clear-errors`", ranges(.spans)
+    )]
+    BadBlocks {
+        /// The region's file, or its device.
+        path: PathBuf,
+        /// Where, in the region.
+        spans: Vec<Span>,
+    },
+    /// Only a clean stop leaves everything on the medium that another one needs.
+    #[error(
+        "the region in {path} was last served on {has} and not stopped cleanly: start it with \
+         --medium {has} and stop it once (Ctrl-C, SIGTERM), or copy it with `impasto adopt {path} \
+         --data DIR --medium {asked}`"
+    )]
+    NotClean {
+        /// Its directory or device.
+        path: PathBuf,
+        /// The medium of the last run.
+        has: &'static str,
+        /// The medium asked for.
+        asked: &'static str,
+    },
+    /// What was served on `shm` may never have been anywhere but in a cache.
+    #[error(
+        "the region in {path} was last served on shm, which does not survive a power loss, and is \
+         not served on {asked} as it is: `impasto adopt {path} --data DIR --medium {asked}` checks \
+         and rewrites it; or say --medium shm"
+    )]
+    NotDurable {
+        /// Its directory or device.
+        path: PathBuf,
+        /// The medium asked for.
+        asked: &'static str,
+    },
     /// The region would not fill its last huge page.
     #[error(
         "{dir} is on hugetlbfs with pages of {}, and {} is not a multiple of it; choose another \
@@ -198,6 +288,15 @@ impl Error {
 
 fn holder(pid: Option<u32>) -> String {
     pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
+}
+
+/// Returns the byte ranges of `spans`, the first few of them.
+fn ranges(spans: &[Span]) -> String {
+    const SHOWN: usize = 8;
+    let shown = spans.iter().take(SHOWN).map(|span| format!("{:#x}..{:#x}", span.at, span.end()));
+    let more = spans.len().saturating_sub(SHOWN);
+    let rest = (more > 0).then(|| format!("and {more} more"));
+    shown.chain(rest).collect::<Vec<_>>().join(", ")
 }
 
 fn available_text(bytes: Option<u64>) -> String {

@@ -20,7 +20,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use rustix::mm::{MapFlags, ProtFlags};
+use rustix::{
+    fs::FileType,
+    mm::{MapFlags, ProtFlags},
+};
 
 use crate::{
     BufId, Extent, Span,
@@ -95,6 +98,23 @@ impl Frames {
     /// `ResourceBusy` if this process has mapped the file already; else what `mmap` returns.
     pub fn shared(file: impl AsFd, geometry: Geometry) -> io::Result<Self> {
         let map = Map::shared(file, geometry.region_bytes())?;
+        Ok(Self::new(map, geometry.bufs_end().0))
+    }
+
+    /// As [`shared`](Self::shared), with `MAP_SYNC`: when a store to a page returns, the file's
+    /// metadata that names the page is durable, so flushing lines is all that is left to do.
+    ///
+    /// # Errors
+    /// As `shared`; `Unsupported` if the file is not on persistent memory.
+    pub(crate) fn synced(file: impl AsFd, geometry: Geometry) -> io::Result<Self> {
+        let map = Map::synced(file, geometry.region_bytes())?;
+        Ok(Self::new(map, geometry.bufs_end().0))
+    }
+
+    /// As [`shared`](Self::shared), for a device, which has no metadata. `align` is what the length
+    /// of a mapping is a multiple of.
+    pub(crate) fn device(file: impl AsFd, geometry: Geometry, align: u64) -> io::Result<Self> {
+        let map = Map::file(file, geometry.region_bytes(), align, PROT, MapFlags::SHARED)?;
         Ok(Self::new(map, geometry.bufs_end().0))
     }
 
@@ -332,10 +352,52 @@ impl Frames {
     }
 }
 
+/// Reads a device that has no `read()`, through a mapping of its own. As long as it exists there
+/// are no [`Frames`] of the device in this process.
+#[derive(Debug)]
+pub(crate) struct ReadMap(Map);
+
+impl ReadMap {
+    /// Maps the first `bytes` of `file`. `align` is what the length of a mapping is a multiple of.
+    pub(crate) fn new(file: impl AsFd, bytes: u64, align: u64) -> io::Result<Self> {
+        Map::file(file, bytes, align, ProtFlags::READ, MapFlags::SHARED).map(Self)
+    }
+
+    /// Copies the bytes from `at` on.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` if there are not so many.
+    pub(crate) fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<()> {
+        let span = Span::new(at, bytes.len() as u64);
+        if at.checked_add(span.len).is_none_or(|end| end > self.0.bytes) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let (source, len) = (self.0.address(span), bytes.len());
+        // SAFETY:
+        // - valid for reads: `address` asserts that the span lies inside the mapping.
+        // - valid for writes, not overlapping: `bytes` is a mutable slice of other memory: no slice
+        //   of this mapping is ever handed out.
+        // - not written meanwhile: this is the only mapping of the file in this process
+        //   (`Shared`), and the region's lock sees to other processes.
+        unsafe { source.copy_to_nonoverlapping(NonNull::from(bytes).cast(), len) }
+        Ok(())
+    }
+}
+
+/// Tries to map a page of `file` with `MAP_SYNC`. The file may be empty.
+///
+/// # Errors
+/// `Unsupported` if the file is not on persistent memory.
+pub(crate) fn try_sync(file: impl AsFd) -> io::Result<()> {
+    Map::synced(file, BLOCK_BYTES).map(drop)
+}
+
 /// A mapping; unmapped when the last holder drops it.
 pub struct Map {
     start: NonNull<u8>,
     bytes: u64,
+    /// What is mapped: `bytes`, or more where a mapping has to end at a huge page.
+    mapped_len: usize,
     /// Dropped last: after the unmapping.
     _shared: Option<Shared>,
 }
@@ -346,13 +408,17 @@ struct Shared {
     inode: u64,
 }
 
-/// Device and inode of every file that is mapped.
+/// Device and inode of every file that is mapped; a device by its number, which may have several
+/// names.
 static SHARED: Mutex<Vec<(u64, u64)>> = Mutex::new(Vec::new());
 
 impl Shared {
     fn of(file: impl AsFd) -> io::Result<Self> {
         let stat = rustix::fs::fstat(file)?;
-        let (device, inode) = (stat.st_dev, stat.st_ino);
+        let (device, inode) = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::CharacterDevice => (u64::MAX, stat.st_rdev),
+            _ => (stat.st_dev, stat.st_ino),
+        };
         let mut mapped = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         if mapped.contains(&(device, inode)) {
             return Err(io::Error::new(
@@ -384,23 +450,37 @@ impl Map {
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory in use.
         let start = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), len, PROT, flags) }?;
-        Ok(Self::mapped(start.cast(), bytes, None))
+        Ok(Self::mapped(start.cast(), bytes, len, None))
     }
 
     fn shared(file: impl AsFd, bytes: u64) -> io::Result<Self> {
-        let len = usize::try_from(bytes).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        Self::file(file, bytes, 1, PROT, MapFlags::SHARED)
+    }
+
+    fn synced(file: impl AsFd, bytes: u64) -> io::Result<Self> {
+        // Only with SHARED_VALIDATE is a flag refused that the file does not know.
+        Self::file(file, bytes, 1, PROT, MapFlags::SHARED_VALIDATE | MapFlags::SYNC)
+    }
+
+    fn file(
+        file: impl AsFd,
+        bytes: u64,
+        align: u64,
+        prot: ProtFlags,
+        flags: MapFlags,
+    ) -> io::Result<Self> {
+        let len = bytes.checked_next_multiple_of(align).and_then(|len| usize::try_from(len).ok());
+        let len = len.ok_or(io::ErrorKind::OutOfMemory)?;
         let shared = Shared::of(&file)?;
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory in use. That
         // the file keeps its size is checked at open and guarded by the region's lock.
-        let start = unsafe {
-            rustix::mm::mmap(std::ptr::null_mut(), len, PROT, MapFlags::SHARED, file, 0)
-        }?;
-        Ok(Self::mapped(start.cast(), bytes, Some(shared)))
+        let start = unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, prot, flags, file, 0) }?;
+        Ok(Self::mapped(start.cast(), bytes, len, Some(shared)))
     }
 
-    fn mapped(start: *mut u8, bytes: u64, shared: Option<Shared>) -> Self {
+    fn mapped(start: *mut u8, bytes: u64, mapped_len: usize, shared: Option<Shared>) -> Self {
         let start = NonNull::new(start).expect("mmap returns no null");
-        Self { start, bytes, _shared: shared }
+        Self { start, bytes, mapped_len, _shared: shared }
     }
 
     fn address(&self, span: Span) -> NonNull<u8> {
@@ -416,12 +496,11 @@ const PROT: ProtFlags = ProtFlags::READ.union(ProtFlags::WRITE);
 
 impl Drop for Map {
     fn drop(&mut self) {
-        let len = usize::try_from(self.bytes).expect("a mapping fits the address space");
         // SAFETY:
         // - the range is what `mmap` returned.
         // - no reference into it is left: references borrow from `Frames`, which holds this `Map`;
         //   the kernel's right to write is kept by holders of `Arc<Map>`, and this is the last.
-        let unmapped = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), len) };
+        let unmapped = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), self.mapped_len) };
         debug_assert!(unmapped.is_ok(), "munmap of a whole mapping");
     }
 }

@@ -1,6 +1,6 @@
 //! The region: named bytes that survive.
 //!
-//! A region is a file (later a device) of fixed size, cut into buffers of 256 KiB that have a name,
+//! A region is a file, or a `/dev/dax`, of fixed size, cut into buffers of 256 KiB that have a name,
 //! [`BufId`]. An [`Extent`] `(buffer, offset, length)` is a durable name of bytes: the same after a
 //! restart, whatever their address is then. Four buffers make a segment.
 //!
@@ -23,7 +23,7 @@ mod testing;
 
 pub use checksum::Checksum;
 pub use error::Error;
-pub use file::{Region, shm_probe};
+pub use file::{Fill, Region, pmem_probe, shm_probe};
 pub use flush::CpuFlush;
 pub use frames::{Frames, Loan, Map, SpanLoan};
 pub use id::{BufId, Extent, SegmentId, Span};

@@ -16,7 +16,9 @@ use rustix::{
 use super::{
     REGION, Region,
     lock::Lock,
+    pmem::probe_file,
     probe::{open_direct, shm_probe},
+    sysfs::Sysfs,
 };
 use crate::{
     Error, Frames,
@@ -28,13 +30,50 @@ const CHUNK_BYTES: u64 = 4 << 20;
 /// Bytes between two syncs, so that progress tells of the disk and not of the page cache.
 const SYNC_BYTES: u64 = 64 << 20;
 
-pub(super) fn create(
-    dir: &Path,
+/// What fills a new region: it is given an offset and zeroes, to be written over.
+pub type Fill<'a> = &'a mut dyn FnMut(u64, &mut [u8]) -> Result<(), Error>;
+
+/// A region that is to be.
+pub(super) struct Creation<'a> {
+    /// The superblock that it starts with.
+    pub(super) superblock: Superblock,
+    /// What stands in it, if not zeroes.
+    pub(super) fill: Option<Fill<'a>>,
+    /// Is told how many bytes are written.
+    pub(super) progress: &'a mut dyn FnMut(u64),
+}
+
+/// Returns the superblocks to write: of a region that was never served the first copy alone, else
+/// both, so that a missing one is told from a damaged one.
+pub(super) fn copies(superblock: Superblock) -> impl Iterator<Item = Superblock> {
+    let next = Superblock { generation: superblock.generation + 1, ..superblock };
+    [superblock, next].into_iter().take(if superblock.generation == 0 { 1 } else { 2 })
+}
+
+/// Gives all bytes of a region to `write`, chunk by chunk.
+pub(super) fn chunks(
     geometry: Geometry,
-    medium: MediumKind,
-    progress: &mut dyn FnMut(u64),
+    mut fill: Option<Fill<'_>>,
+    mut write: impl FnMut(u64, &[u8]) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    if medium == MediumKind::Shm {
+    let bytes = geometry.region_bytes();
+    let mut chunk = vec![0; usize::try_from(CHUNK_BYTES).expect("a chunk fits memory")];
+    let mut at = 0;
+    while at < bytes {
+        let len = CHUNK_BYTES.min(bytes - at);
+        let chunk = &mut chunk[..usize::try_from(len).expect("at most a chunk")];
+        if let Some(fill) = &mut fill {
+            chunk.fill(0);
+            fill(at, chunk)?;
+        }
+        write(at, chunk)?;
+        at += len;
+    }
+    Ok(())
+}
+
+pub(super) fn create(dir: &Path, creation: Creation<'_>) -> Result<(), Error> {
+    if creation.superblock.medium == MediumKind::Shm {
         shm_probe(dir)?;
     }
     let made = make_dirs(dir)?;
@@ -45,30 +84,48 @@ pub(super) fn create(
             return Err(error);
         }
     };
-    let new = dir.join("region.new");
-    let created = create_locked(dir, &new, geometry, medium, progress);
-    if created.is_err() {
+    let created = match Region::exists(dir) {
+        Ok(false) => create_locked(dir, creation),
+        Ok(true) => Err(Error::Exists { path: dir.join(REGION) }),
+        Err(error) => Err(error),
+    };
+    if created.is_err() && !made.is_empty() {
         // The error is what the caller has to know; that cleaning up fails as well adds nothing.
-        let _left = remove_if_there(&new);
-        if !made.is_empty() {
-            let _left = lock.remove();
-            remove_dirs(&made);
-        }
+        let _left = lock.remove();
+        remove_dirs(&made);
     }
     created
 }
 
-fn create_locked(
-    dir: &Path,
-    new: &Path,
-    geometry: Geometry,
-    medium: MediumKind,
-    progress: &mut dyn FnMut(u64),
-) -> Result<(), Error> {
-    let path = dir.join(REGION);
-    if Region::exists(dir)? {
-        return Err(Error::Exists { path });
+/// Creates a region in place of the one in `dir`, whose lock is held.
+pub(super) fn replace(dir: &Path, creation: Creation<'_>) -> Result<(), Error> {
+    if creation.superblock.medium == MediumKind::Shm {
+        shm_probe(dir)?;
     }
+    create_locked(dir, creation)
+}
+
+fn create_locked(dir: &Path, creation: Creation<'_>) -> Result<(), Error> {
+    let new = dir.join("region.new");
+    let written = write_new(dir, &new, creation);
+    if written.is_err() {
+        let _left = remove_if_there(&new);
+        return written;
+    }
+    let path = dir.join(REGION);
+    let replaced = Region::exists(dir)?;
+    fs::rename(&new, &path).map_err(Error::io("rename", &new))?;
+    let synced = sync_dir(dir);
+    if synced.is_err() && !replaced {
+        let _left = fs::remove_file(&path);
+    }
+    synced
+}
+
+/// Writes the whole region under the name `new`, and syncs it.
+fn write_new(dir: &Path, new: &Path, creation: Creation<'_>) -> Result<(), Error> {
+    let Creation { superblock, fill, progress } = creation;
+    let (geometry, medium) = (superblock.geometry, superblock.medium);
     remove_if_there(new).map_err(Error::io("remove", new))?;
     let mut options = OpenOptions::new();
     options.read(true).write(true).create_new(true).mode(0o600);
@@ -76,10 +133,14 @@ fn create_locked(
 
     let bytes = geometry.region_bytes();
     check_limits(&file, dir, bytes, medium)?;
-    if medium == MediumKind::Disk {
-        // One block is enough to try it out, before all the others are written.
+    // One block is enough to try it out, before all the others are written.
+    if medium != MediumKind::Shm {
         file.set_len(BLOCK_BYTES).map_err(Error::io("write", new))?;
-        open_direct(new)?;
+    }
+    match medium {
+        MediumKind::Disk => drop(open_direct(new)?),
+        MediumKind::Pmem => probe_file(&file, dir, &Sysfs::system())?,
+        MediumKind::Shm => {}
     }
     let failed = |error: io::Error| match Errno::from_io_error(&error) {
         Some(Errno::NOSPC) => {
@@ -87,20 +148,16 @@ fn create_locked(
         }
         _ => Error::io("write", new)(error),
     };
-    let superblock = Superblock::fresh(geometry, medium);
-    match medium {
-        MediumKind::Shm => write_mapped(&file, &superblock).map_err(failed)?,
-        MediumKind::Disk | MediumKind::Pmem => {
-            write_zeroes(&file, bytes, progress).map_err(failed)?;
-            file.write_all_at(&superblock.encode(), geometry.superblock(0).at).map_err(failed)?;
-            file.sync_all().map_err(failed)?;
-        }
+    if medium == MediumKind::Shm {
+        return write_mapped(&file, superblock, fill, failed);
     }
-    fs::rename(new, &path).map_err(Error::io("rename", new))?;
-    if let Err(error) = sync_dir(dir) {
-        let _left = fs::remove_file(&path);
-        return Err(error);
+    // D9: with `write()` and a sync, also on persistent memory: then blocks and map of the file are
+    // durable, and `MAP_SYNC` has nothing left to add but for changes to come.
+    write_all(&file, geometry, fill, progress, failed)?;
+    for copy in copies(superblock) {
+        file.write_all_at(&copy.encode(), geometry.superblock(copy.copy()).at).map_err(failed)?;
     }
+    file.sync_all().map_err(failed)?;
     progress(bytes);
     Ok(())
 }
@@ -132,36 +189,54 @@ fn available(file: &File) -> Option<u64> {
     (stat.f_blocks > 0).then(|| stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-/// Writes zeroes over the whole file, so that every block is allocated and in the state of data: an
+/// Writes the whole file, zeroes too, so that every block is allocated and in the state of data: an
 /// overwrite later on changes nothing but the block.
-fn write_zeroes(file: &File, bytes: u64, progress: &mut dyn FnMut(u64)) -> io::Result<()> {
-    match fallocate(file, FallocateFlags::empty(), 0, bytes) {
+fn write_all(
+    file: &File,
+    geometry: Geometry,
+    fill: Option<Fill<'_>>,
+    progress: &mut dyn FnMut(u64),
+    failed: impl Fn(io::Error) -> Error,
+) -> Result<(), Error> {
+    match fallocate(file, FallocateFlags::empty(), 0, geometry.region_bytes()) {
         // Not every file system can allocate ahead; then writing finds out whether there is room.
         Ok(()) | Err(Errno::OPNOTSUPP) => {}
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(failed(error.into())),
     }
-    let zeroes = vec![0; usize::try_from(CHUNK_BYTES).expect("a chunk fits memory")];
-    let mut at = 0;
-    while at < bytes {
-        let len = CHUNK_BYTES.min(bytes - at);
-        file.write_all_at(&zeroes[..usize::try_from(len).expect("at most a chunk")], at)?;
-        at += len;
+    chunks(geometry, fill, |at, bytes| {
+        file.write_all_at(bytes, at).map_err(&failed)?;
+        let at = at + bytes.len() as u64;
         if at.is_multiple_of(SYNC_BYTES) {
-            file.sync_data()?;
+            file.sync_data().map_err(&failed)?;
         }
         progress(at);
-    }
-    file.sync_all()
+        Ok(())
+    })?;
+    file.sync_all().map_err(failed)
 }
 
-/// Allocates a file in memory and writes the superblock through a mapping: hugetlbfs has no other
-/// way.
-fn write_mapped(file: &File, superblock: &Superblock) -> io::Result<()> {
+/// Allocates a file in memory and writes what there is to write through a mapping: hugetlbfs has no
+/// other way.
+fn write_mapped(
+    file: &File,
+    superblock: Superblock,
+    fill: Option<Fill<'_>>,
+    failed: impl Fn(io::Error) -> Error,
+) -> Result<(), Error> {
     let geometry = superblock.geometry;
-    file.set_len(geometry.region_bytes())?;
-    fallocate(file, FallocateFlags::empty(), 0, geometry.region_bytes())?;
-    let mut frames = Frames::shared(file, geometry)?;
-    frames.store(geometry.superblock(0).at, &superblock.encode());
+    file.set_len(geometry.region_bytes()).map_err(&failed)?;
+    let allocated = fallocate(file, FallocateFlags::empty(), 0, geometry.region_bytes());
+    allocated.map_err(|error| failed(error.into()))?;
+    let mut frames = Frames::shared(file, geometry).map_err(failed)?;
+    if fill.is_some() {
+        chunks(geometry, fill, |at, bytes| {
+            frames.store(at, bytes);
+            Ok(())
+        })?;
+    }
+    for copy in copies(superblock) {
+        frames.store(geometry.superblock(copy.copy()).at, &copy.encode());
+    }
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{FlockOperation, flock},
+    fs::{FlockOperation, flock, major, minor},
     io::Errno,
 };
 
@@ -30,7 +30,8 @@ const DEAD_POLL: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(super) struct Lock {
     file: File,
-    path: PathBuf,
+    /// Name of the file that is there to be locked; none if the region itself is.
+    path: Option<PathBuf>,
 }
 
 impl Lock {
@@ -59,8 +60,30 @@ impl Lock {
             if is_named(&file, &path) {
                 // A courtesy: where it cannot be written (hugetlbfs, a full disk), the lock holds.
                 let _unsigned = sign(&file);
-                return Ok(Self { file, path });
+                return Ok(Self { file, path: Some(path) });
             }
+        }
+    }
+
+    /// Takes the lock of a device: the device itself is locked, under whatever name it was opened.
+    ///
+    /// The mapping holds the same open file, so the lock outlives a killed process until the last
+    /// of its memory is unmapped, as it does the writes that hold [`fd`](Self::fd).
+    pub(super) fn of_device(device: &File, path: &Path) -> Result<Self, Error> {
+        let file = device.try_clone().map_err(Error::io("lock", path))?;
+        let start = Instant::now();
+        loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Self { file, path: None }),
+                Err(Errno::WOULDBLOCK) => {}
+                Err(error) => return Err(Error::io("lock", path)(error)),
+            }
+            // Nobody who is known holds it: a process that is dead, or one of another container.
+            let pid = locker(&file);
+            if pid.is_some_and(is_alive) || start.elapsed() > DEAD_WAIT {
+                return Err(Error::InUse { dir: path.into(), pid });
+            }
+            thread::sleep(DEAD_POLL);
         }
     }
 
@@ -71,7 +94,7 @@ impl Lock {
 
     /// Removes the lock's file while it is held.
     pub(super) fn remove(self) -> std::io::Result<()> {
-        fs::remove_file(&self.path)
+        self.path.as_ref().map_or(Ok(()), fs::remove_file)
     }
 }
 
@@ -100,6 +123,23 @@ fn holder(file: File) -> Option<u32> {
     let mut text = String::new();
     file.take(32).read_to_string(&mut text).ok()?;
     text.trim().parse().ok()
+}
+
+/// Returns the process that has locked `file`, as the kernel lists it (proc_locks(5)).
+fn locker(file: &File) -> Option<u32> {
+    let metadata = file.metadata().ok()?;
+    let (major, minor) = (major(metadata.dev()), minor(metadata.dev()));
+    let name = format!("{major:02x}:{minor:02x}:{}", metadata.ino());
+    let list = fs::read_to_string("/proc/locks").ok()?;
+    list.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        let mut is = |index, word| words.nth(index) == Some(word);
+        if !is(1, "FLOCK") || !is(1, "WRITE") {
+            return None;
+        }
+        let pid = words.next()?.parse().ok()?;
+        (words.next() == Some(&name)).then_some(pid)
+    })
 }
 
 /// Returns true if there is such a process, and it is not a mere entry for its parent to collect.

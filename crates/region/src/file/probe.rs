@@ -4,7 +4,7 @@ use std::{
     fs::{File, OpenOptions},
     io,
     os::unix::fs::{FileExt, OpenOptionsExt},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use rustix::fs::{AtFlags, OFlags, StatxFlags, fstatfs, statfs, statx};
@@ -19,17 +19,22 @@ use crate::{
 /// # Errors
 /// [`Error::NotInMemory`] if they are not; others if it cannot be found out.
 pub fn shm_probe(dir: &Path) -> Result<(), Error> {
-    // The empty path is the end of a relative one: the current directory.
-    let named = |dir: &Path| {
-        if dir.as_os_str().is_empty() { ".".into() } else { dir.to_owned() }
-    };
-    let there = dir.ancestors().map(named).find(|dir| dir.exists()).unwrap_or_else(|| ".".into());
+    let there = nearest(dir);
     let kind = statfs(&there).map_err(Error::io("examine", there))?.f_type;
     if is_in_memory(kind) {
         Ok(())
     } else {
         Err(Error::NotInMemory { dir: dir.into(), file_system: name(kind) })
     }
+}
+
+/// Returns `dir`, or what is there of the way to it.
+pub(super) fn nearest(dir: &Path) -> PathBuf {
+    // The empty path is the end of a relative one: the current directory.
+    let named = |dir: &Path| {
+        if dir.as_os_str().is_empty() { ".".into() } else { dir.to_owned() }
+    };
+    dir.ancestors().map(named).find(|dir| dir.exists()).unwrap_or_else(|| ".".into())
 }
 
 pub(super) fn open_direct(path: &Path) -> Result<File, Error> {
@@ -83,12 +88,12 @@ const TMPFS: u64 = 0x0102_1994;
 const HUGETLBFS: u64 = 0x9584_58f6;
 const RAMFS: u64 = 0x8584_58f6;
 
-fn is_in_memory(kind: rustix::fs::FsWord) -> bool {
+pub(super) fn is_in_memory(kind: rustix::fs::FsWord) -> bool {
     matches!(magic(kind), TMPFS | HUGETLBFS | RAMFS)
 }
 
 /// Returns a file system's name by its magic number (statfs(2)).
-fn name(kind: rustix::fs::FsWord) -> String {
+pub(super) fn name(kind: rustix::fs::FsWord) -> String {
     let name = match magic(kind) {
         TMPFS => "tmpfs",
         HUGETLBFS => "hugetlbfs",
