@@ -3,6 +3,7 @@
 mod args;
 mod banner;
 mod create;
+mod medium;
 mod memory;
 mod serve;
 mod verify;

@@ -8,27 +8,19 @@ use std::{
 use bytesize::ByteSize;
 use clap::ValueEnum;
 
-use impasto::region::layout::{Geometry, MediumKind};
+use impasto::region::layout::Geometry;
 
 /// `--medium`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum MediumArg {
-    /// disk; never shm, which has to be asked for
+    /// pmem where it works, else disk; never shm, which has to be asked for
     Auto,
     /// an ordinary disk: acknowledged records survive a power loss
     Disk,
+    /// persistent memory (a file system with DAX, or /dev/dax): they survive a power loss
+    Pmem,
     /// memory (tmpfs): they survive the end of the process, NOT a power loss or a reboot
     Shm,
-}
-
-impl MediumArg {
-    /// Returns the medium that is meant.
-    pub(super) const fn kind(self) -> MediumKind {
-        match self {
-            Self::Auto | Self::Disk => MediumKind::Disk,
-            Self::Shm => MediumKind::Shm,
-        }
-    }
 }
 
 /// Parses a number of bytes, or one with a unit.

@@ -10,6 +10,8 @@ use super::{args::size_text, serve::Place};
 #[derive(Debug)]
 pub(super) struct Banner<'a> {
     pub(super) medium: MediumKind,
+    /// What lines are flushed with, where they need it.
+    pub(super) flush: Option<&'static str>,
     pub(super) dir: &'a Path,
     pub(super) region_bytes: u64,
     /// Entries that recovery found in the region's log: records, and the logs and trims besides.
@@ -27,7 +29,7 @@ impl fmt::Display for Banner<'_> {
         let (dir, size) = (self.dir.display(), size_text(self.region_bytes));
         let millis = self.recovery.as_millis();
         writeln!(f, "impasto {}", env!("CARGO_PKG_VERSION"))?;
-        writeln!(f, "medium     {}: {}", self.medium.name(), durability(self.medium))?;
+        writeln!(f, "medium     {}: {}", self.medium.name(), self.durability())?;
         writeln!(f, "data       {dir} ({size})")?;
         writeln!(f, "recovered  {} log entries in {millis} ms", self.entries)?;
         let (room, asked) = self.connections;
@@ -57,13 +59,25 @@ impl Banner<'_> {
     }
 }
 
-/// Returns what an acknowledged record survives, in plain words.
-const fn durability(medium: MediumKind) -> &'static str {
-    match medium {
-        MediumKind::Disk | MediumKind::Pmem => {
-            "acknowledged = survives power loss, if the device honours flushes"
+impl Banner<'_> {
+    /// Returns what an acknowledged record survives, in plain words.
+    fn durability(&self) -> String {
+        match (self.medium, self.flush) {
+            (MediumKind::Disk, _) => {
+                "acknowledged = survives power loss, if the device honours flushes".to_owned()
+            }
+            (MediumKind::Pmem, Some(flush)) => {
+                format!("acknowledged = survives power loss ({flush})")
+            }
+            (MediumKind::Pmem, None) => {
+                "acknowledged = survives power loss (no flush needed: persistence domain is \
+                 cpu_cache)"
+                    .to_owned()
+            }
+            (MediumKind::Shm, _) => {
+                "survives a crash of the process, NOT a power loss or a reboot".to_owned()
+            }
         }
-        MediumKind::Shm => "survives a crash of the process, NOT a power loss or a reboot",
     }
 }
 
@@ -74,6 +88,7 @@ mod tests {
     fn banner(medium: MediumKind, http: &str) -> String {
         let banner = Banner {
             medium,
+            flush: (medium != MediumKind::Disk).then_some("clwb"),
             dir: Path::new("./impasto-data"),
             region_bytes: 1 << 30,
             entries: 3,
@@ -101,6 +116,8 @@ mod tests {
             )
         );
         assert!(banner(MediumKind::Shm, "[::1]:1").contains("NOT a power loss"));
+        let pmem = "medium     pmem: acknowledged = survives power loss (clwb)\n";
+        assert!(banner(MediumKind::Pmem, "[::1]:1").contains(pmem));
     }
 
     /// There is no access control; a newcomer should not find out afterwards.

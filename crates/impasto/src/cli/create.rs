@@ -5,14 +5,14 @@ use std::{io::IsTerminal, path::Path};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use impasto::region::{
-    CpuFlush, Region,
+    Region,
     layout::{Geometry, MediumKind},
 };
 
 use super::{
     Failure,
-    args::{self, size_text},
-    memory, say,
+    args::{self, MediumArg, size_text},
+    medium, memory, say,
 };
 
 /// What the command line asks of a region.
@@ -21,7 +21,7 @@ pub(super) struct Wanted<'a> {
     pub(super) dir: &'a Path,
     /// The size, if it was given.
     pub(super) size: Option<Geometry>,
-    pub(super) medium: MediumKind,
+    pub(super) medium: MediumArg,
     /// Memory for it, if that was given.
     pub(super) memory: Option<u64>,
 }
@@ -29,12 +29,12 @@ pub(super) struct Wanted<'a> {
 /// Size of a new region when none was given: `1GiB`.
 pub(super) const SIZE: &str = "1GiB";
 
-/// Opens the region, or creates it if there is none.
+/// Opens the region, or creates it if there is none. It knows the medium that it is to be served on.
 pub(super) fn open(wanted: Wanted<'_>) -> Result<Region, Failure> {
     if !Region::exists(wanted.dir)? {
         create(wanted)?;
     }
-    let region = Region::open(wanted.dir)?;
+    let mut region = Region::open(wanted.dir)?;
     let dir = wanted.dir.display();
     let found = region.superblock();
     if let Some(size) = wanted.size
@@ -49,16 +49,10 @@ pub(super) fn open(wanted: Wanted<'_>) -> Result<Region, Failure> {
         )
         .into());
     }
-    if wanted.medium != found.medium {
-        return Err(format!(
-            "the region in {dir} was created for --medium {has}, and is not served on {medium}; \
-             say --medium {has}, or choose another --data",
-            has = found.medium.name(),
-            medium = wanted.medium.name(),
-        )
-        .into());
-    }
-    memory::check(found.geometry, 0, wanted.memory)?;
+    let geometry = found.geometry;
+    let medium = medium::choose(wanted.medium, wanted.dir, Some(found))?;
+    region.serve_on(medium)?;
+    check_memory(wanted, geometry, medium)?;
     if let Some((copy, error)) = region.damaged_copy() {
         say(&format!(
             "impasto: superblock {copy} of {dir} is damaged ({error}); the other one holds, and \
@@ -72,31 +66,46 @@ pub(super) fn open(wanted: Wanted<'_>) -> Result<Region, Failure> {
 pub(super) fn size(wanted: Wanted<'_>) -> Result<Geometry, Failure> {
     match wanted.size {
         Some(size) => Ok(size),
-        None => Ok(args::size(SIZE)?),
+        None => match Region::device_bytes(wanted.dir)? {
+            Some(bytes) => Ok(Geometry::try_from(bytes)?),
+            None => Ok(args::size(SIZE)?),
+        },
     }
+}
+
+/// On `pmem` a region takes no memory but its own.
+fn check_memory(wanted: Wanted<'_>, size: Geometry, medium: MediumKind) -> Result<(), Failure> {
+    if medium == MediumKind::Pmem { Ok(()) } else { memory::check(size, 0, wanted.memory) }
 }
 
 fn create(wanted: Wanted<'_>) -> Result<(), Failure> {
     let geometry = size(wanted)?;
-    let medium = wanted.medium;
-    if medium == MediumKind::Shm && !CpuFlush::is_supported() {
-        return Err("--medium shm is not available on this kind of CPU; use --medium disk".into());
-    }
-    memory::check(geometry, 0, wanted.memory)?;
+    let medium = medium::choose(wanted.medium, wanted.dir, None)?;
+    check_memory(wanted, geometry, medium)?;
     let bytes = geometry.region_bytes();
     let text = format!("creating a region of {} in {}", size_text(bytes), wanted.dir.display());
+    Ok(with_progress(text, bytes, |progress| {
+        Region::create(wanted.dir, geometry, medium, progress)
+    })?)
+}
+
+/// Says `text`, with a bar on a terminal, while `work` tells how many of `bytes` are done.
+pub(super) fn with_progress<E>(
+    text: String,
+    bytes: u64,
+    work: impl FnOnce(&mut dyn FnMut(u64)) -> Result<(), E>,
+) -> Result<(), E> {
     if !std::io::stderr().is_terminal() {
         say(&text);
-        Region::create(wanted.dir, geometry, medium, &mut |_| {})?;
-        return Ok(());
+        return work(&mut |_| {});
     }
     let bar = ProgressBar::new(bytes).with_message(text);
     let style = ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes} {eta}");
     bar.set_style(style.expect("the template is well-formed"));
-    let created = Region::create(wanted.dir, geometry, medium, &mut |done| bar.set_position(done));
-    match created {
+    let done = work(&mut |done| bar.set_position(done));
+    match done {
         Ok(()) => bar.finish(),
         Err(_) => bar.abandon(),
     }
-    Ok(created?)
+    done
 }

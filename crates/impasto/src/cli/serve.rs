@@ -31,7 +31,7 @@ use super::{
     args::{self, MediumArg},
     banner::Banner,
     create::{self, Wanted},
-    memory, tell,
+    medium, memory, tell,
 };
 use listeners::Listeners;
 pub(super) use listeners::Place;
@@ -40,7 +40,7 @@ use workers::{Served, Stop};
 /// Options of `impasto serve`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Directory of the region, the file that holds all records
+    /// Directory of the region, the file that holds all records; or a /dev/dax, which is the region
     #[arg(long, value_name = "DIR", default_value = "./impasto-data")]
     data: PathBuf,
     /// Size of the region, fixed when it is created: a multiple of 1MiB, at least 16MiB
@@ -133,14 +133,14 @@ const RING_ENTRIES: u32 = 1024;
 pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
     // What may be refused is asked for before a region is created, which takes time and space.
     let mut io = Uring::new(RING_ENTRIES)?;
-    let medium = args.medium.kind();
-    let wanted = Wanted { dir: &args.data, size: args.size, medium, memory: args.memory };
+    let wanted =
+        Wanted { dir: &args.data, size: args.size, medium: args.medium, memory: args.memory };
     // The region first, if there is one: waiting for its lock is waiting for all that a killed
     // server has left behind, its address included.
     let found = if Region::exists(&args.data)? { Some(create::open(wanted)?) } else { None };
-    let geometry = match &found {
-        Some(region) => region.superblock().geometry,
-        None => create::size(wanted)?,
+    let (geometry, medium) = match &found {
+        Some(region) => (region.superblock().geometry, region.superblock().medium),
+        None => (create::size(wanted)?, medium::choose(args.medium, &args.data, None)?),
     };
     let workers = args.workers(geometry, medium)?;
     if medium == MediumKind::Disk {
@@ -155,7 +155,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
         None => create::open(wanted)?,
     };
     io.hold(region.lock())?;
-    let serve = Serve { args, region: &region, listeners, workers, flows_max };
+    let mut serve = Serve { args, region: &region, listeners, workers, flows_max, flush: None };
     match region.superblock().medium {
         MediumKind::Disk => {
             let medium = Disk::new(UringDev::new(region.open_direct()?));
@@ -164,9 +164,10 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
             serve.run(io, medium, frames)?;
         }
         kind @ (MediumKind::Shm | MediumKind::Pmem) => {
-            let medium = Pmem::new(CpuLines::detect(), kind);
-            let frames = Frames::shared(region.file(), geometry).map_err(no_memory)?;
-            serve.run(io, medium, frames)?;
+            let caches_persist = kind == MediumKind::Pmem && region.caches_persist();
+            let lines = if caches_persist { CpuLines::fence_only() } else { CpuLines::detect() };
+            serve.flush = lines.name();
+            serve.run(io, Pmem::new(lines, kind), region.map()?)?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -183,6 +184,8 @@ struct Serve<'a> {
     listeners: Listeners,
     workers: u32,
     flows_max: usize,
+    /// What lines are flushed with, where they need it.
+    flush: Option<&'static str>,
 }
 
 impl Serve<'_> {
@@ -193,7 +196,7 @@ impl Serve<'_> {
         mut medium: M,
         mut frames: Frames,
     ) -> Result<(), Failure> {
-        let Self { args, region, mut listeners, workers, flows_max } = self;
+        let Self { args, region, mut listeners, workers, flows_max, flush } = self;
         let superblock = *region.superblock();
         let geometry = superblock.geometry;
         let start = Instant::now();
@@ -202,6 +205,7 @@ impl Serve<'_> {
         let sockets = listeners.take();
         let banner = Banner {
             medium: superblock.medium,
+            flush,
             dir: &args.data,
             region_bytes: geometry.region_bytes(),
             entries: report.records,

@@ -1,6 +1,6 @@
 //! `impasto verify`: all that a region holds, read and checked. Nothing is changed.
 
-use std::{fs::File, os::unix::fs::FileExt, path::PathBuf, process::ExitCode, time::Instant};
+use std::{path::PathBuf, process::ExitCode, time::Instant};
 
 use impasto::{
     region::{Checksum, Error, Extent, Frames, Region, Span},
@@ -12,7 +12,7 @@ use super::{Failure, args::size_text, tell};
 /// Options of `impasto verify`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Directory of the region; nobody may be serving it
+    /// Directory or device of the region; nobody may be serving it
     dir: PathBuf,
 }
 
@@ -34,7 +34,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
         Err(corruption) => return Ok(damaged(&corruption.to_string())),
     };
     drop(frames);
-    let checked = check_values(region.file(), &recovered);
+    let checked = check_values(&region, &recovered);
     tell(&format!(
         "{} live record{} of {} bytes, {} log entries, read in {} ms",
         checked.values,
@@ -85,7 +85,7 @@ fn recover(
     while let Step::Read(spans) = recovery.step(&frames)? {
         for span in spans {
             // What cannot be read counts as zeroes, which is what the frames hold.
-            if read(region.file(), span, &mut bytes).is_ok() {
+            if read(region, span, &mut bytes).is_ok() {
                 frames.store(span.at, &bytes);
             }
         }
@@ -101,13 +101,13 @@ struct Checked {
     damaged: u64,
 }
 
-fn check_values(file: &File, recovered: &Recovered) -> Checked {
+fn check_values(region: &Region, recovered: &Recovered) -> Checked {
     let mut checked = Checked::default();
     let mut bytes = Vec::new();
     for value in recovered.values() {
         checked.values += 1;
         checked.bytes += value.extents.iter().map(|extent| u64::from(extent.len)).sum::<u64>();
-        let what = match checksum(file, &value.extents, &mut bytes) {
+        let what = match checksum(region, &value.extents, &mut bytes) {
             Ok(sum) if sum == value.checksum => continue,
             Ok(_) => "does not verify".to_owned(),
             Err(error) => format!("cannot be read: {error}"),
@@ -118,17 +118,17 @@ fn check_values(file: &File, recovered: &Recovered) -> Checked {
     checked
 }
 
-fn checksum(file: &File, extents: &[Extent], bytes: &mut Vec<u8>) -> std::io::Result<u64> {
+fn checksum(region: &Region, extents: &[Extent], bytes: &mut Vec<u8>) -> std::io::Result<u64> {
     let mut sum = Checksum::new();
     for extent in extents {
-        read(file, extent.span(), bytes)?;
+        read(region, extent.span(), bytes)?;
         sum.update(bytes);
     }
     Ok(sum.value())
 }
 
-fn read(file: &File, span: Span, bytes: &mut Vec<u8>) -> std::io::Result<()> {
+fn read(region: &Region, span: Span, bytes: &mut Vec<u8>) -> std::io::Result<()> {
     let len = usize::try_from(span.len).map_err(std::io::Error::other)?;
     bytes.resize(len, 0);
-    file.read_exact_at(bytes, span.at)
+    region.read_at(bytes, span.at)
 }
