@@ -65,8 +65,9 @@ impl Region {
     ///
     /// # Errors
     /// If there is a region, someone is working on one, it does not fit, or the place cannot be
-    /// what `medium` needs: on `disk` it has direct I/O, on `shm` it is in memory, on `pmem` it maps
-    /// with `MAP_SYNC`. A device where anything stands is not written to. Nothing is left behind.
+    /// what `medium` needs: on `disk` it has direct I/O, on `shm` it is in memory, on `pmem` it
+    /// maps with `MAP_SYNC`. A device where anything stands is not written to. Nothing is left
+    /// behind.
     pub fn create(
         data: &Path,
         geometry: Geometry,
@@ -107,8 +108,8 @@ impl Region {
         Self::create_as(data, Creation { superblock, fill: Some(fill), progress })
     }
 
-    /// As [`create_from`](Self::create_from), in place of this region, which is in a directory. What
-    /// is open stays the old one.
+    /// As [`create_from`](Self::create_from), in place of this region, which is in a directory.
+    /// What is open stays the old one.
     ///
     /// # Durability
     /// The directory has the old region or the new one, whole, whenever the power fails.
@@ -193,8 +194,8 @@ impl Region {
         Dax::open(data, &Sysfs::system()).map(|dax| Some(dax.bytes()))
     }
 
-    /// Says which medium the next run is on: [`superblock`](Self::superblock) tells it from then on,
-    /// and the first superblock that this run writes makes it so.
+    /// Says which medium the next run is on: [`superblock`](Self::superblock) tells it from then
+    /// on, and the first superblock that this run writes makes it so.
     ///
     /// # Errors
     /// If the last run was on another medium and did not stop cleanly, or on `shm`; or a device is

@@ -13,17 +13,12 @@
 
 #![expect(unsafe_code, reason = "memory that the kernel writes, too; see above")]
 
-use std::{
-    fmt, io,
-    os::fd::AsFd,
-    ptr::NonNull,
-    sync::{Arc, Mutex, PoisonError},
-};
+mod map;
 
-use rustix::{
-    fs::FileType,
-    mm::{MapFlags, ProtFlags},
-};
+use std::{io, os::fd::AsFd, ptr::NonNull, sync::Arc};
+
+pub use map::Map;
+pub(crate) use map::{ReadMap, try_sync};
 
 use crate::{
     BufId, Extent, Span,
@@ -114,7 +109,7 @@ impl Frames {
     /// As [`shared`](Self::shared), for a device, which has no metadata. `align` is what the length
     /// of a mapping is a multiple of.
     pub(crate) fn device(file: impl AsFd, geometry: Geometry, align: u64) -> io::Result<Self> {
-        let map = Map::file(file, geometry.region_bytes(), align, PROT, MapFlags::SHARED)?;
+        let map = Map::device(file, geometry.region_bytes(), align)?;
         Ok(Self::new(map, geometry.bufs_end().0))
     }
 
@@ -349,165 +344,6 @@ impl Frames {
         // - not overlapping: `&mut self` excludes a slice of this memory.
         // - nobody else writes: the caller's obligation.
         unsafe { dest.copy_from_nonoverlapping(source, bytes.len()) }
-    }
-}
-
-/// Reads a device that has no `read()`, through a mapping of its own. As long as it exists there
-/// are no [`Frames`] of the device in this process.
-#[derive(Debug)]
-pub(crate) struct ReadMap(Map);
-
-impl ReadMap {
-    /// Maps the first `bytes` of `file`. `align` is what the length of a mapping is a multiple of.
-    pub(crate) fn new(file: impl AsFd, bytes: u64, align: u64) -> io::Result<Self> {
-        Map::file(file, bytes, align, ProtFlags::READ, MapFlags::SHARED).map(Self)
-    }
-
-    /// Copies the bytes from `at` on.
-    ///
-    /// # Errors
-    /// `UnexpectedEof` if there are not so many.
-    pub(crate) fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<()> {
-        let span = Span::new(at, bytes.len() as u64);
-        if at.checked_add(span.len).is_none_or(|end| end > self.0.bytes) {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let (source, len) = (self.0.address(span), bytes.len());
-        // SAFETY:
-        // - valid for reads: `address` asserts that the span lies inside the mapping.
-        // - valid for writes, not overlapping: `bytes` is a mutable slice of other memory: no slice
-        //   of this mapping is ever handed out.
-        // - not written meanwhile: this is the only mapping of the file in this process
-        //   (`Shared`), and the region's lock sees to other processes.
-        unsafe { source.copy_to_nonoverlapping(NonNull::from(bytes).cast(), len) }
-        Ok(())
-    }
-}
-
-/// Tries to map a page of `file` with `MAP_SYNC`. The file may be empty.
-///
-/// # Errors
-/// `Unsupported` if the file is not on persistent memory.
-pub(crate) fn try_sync(file: impl AsFd) -> io::Result<()> {
-    Map::synced(file, BLOCK_BYTES).map(drop)
-}
-
-/// A mapping; unmapped when the last holder drops it.
-pub struct Map {
-    start: NonNull<u8>,
-    bytes: u64,
-    /// What is mapped: `bytes`, or more where a mapping has to end at a huge page.
-    mapped_len: usize,
-    /// Dropped last: after the unmapping.
-    _shared: Option<Shared>,
-}
-
-/// The only mapping of a file: two would be two `&mut` ways to the same bytes.
-struct Shared {
-    device: u64,
-    inode: u64,
-}
-
-/// Device and inode of every file that is mapped; a device by its number, which may have several
-/// names.
-static SHARED: Mutex<Vec<(u64, u64)>> = Mutex::new(Vec::new());
-
-impl Shared {
-    fn of(file: impl AsFd) -> io::Result<Self> {
-        let stat = rustix::fs::fstat(file)?;
-        let (device, inode) = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::CharacterDevice => (u64::MAX, stat.st_rdev),
-            _ => (stat.st_dev, stat.st_ino),
-        };
-        let mut mapped = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-        if mapped.contains(&(device, inode)) {
-            return Err(io::Error::new(
-                io::ErrorKind::ResourceBusy,
-                "the region is mapped already",
-            ));
-        }
-        mapped.push((device, inode));
-        Ok(Self { device, inode })
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        let mut mapped = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-        mapped.retain(|file| *file != (self.device, self.inode));
-    }
-}
-
-// SAFETY: a `Map` is an address range and no access; every access goes through `Frames`, whose
-// methods state who may touch which bytes.
-unsafe impl Send for Map {}
-// SAFETY: as above; `&Map` gives out addresses only.
-unsafe impl Sync for Map {}
-
-impl Map {
-    fn anonymous(bytes: u64) -> io::Result<Self> {
-        let len = usize::try_from(bytes).map_err(|_| io::ErrorKind::OutOfMemory)?;
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-        // SAFETY: a new mapping at an address of the kernel's choice touches no memory in use.
-        let start = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), len, PROT, flags) }?;
-        Ok(Self::mapped(start.cast(), bytes, len, None))
-    }
-
-    fn shared(file: impl AsFd, bytes: u64) -> io::Result<Self> {
-        Self::file(file, bytes, 1, PROT, MapFlags::SHARED)
-    }
-
-    fn synced(file: impl AsFd, bytes: u64) -> io::Result<Self> {
-        // Only with SHARED_VALIDATE is a flag refused that the file does not know.
-        Self::file(file, bytes, 1, PROT, MapFlags::SHARED_VALIDATE | MapFlags::SYNC)
-    }
-
-    fn file(
-        file: impl AsFd,
-        bytes: u64,
-        align: u64,
-        prot: ProtFlags,
-        flags: MapFlags,
-    ) -> io::Result<Self> {
-        let len = bytes.checked_next_multiple_of(align).and_then(|len| usize::try_from(len).ok());
-        let len = len.ok_or(io::ErrorKind::OutOfMemory)?;
-        let shared = Shared::of(&file)?;
-        // SAFETY: a new mapping at an address of the kernel's choice touches no memory in use. That
-        // the file keeps its size is checked at open and guarded by the region's lock.
-        let start = unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, prot, flags, file, 0) }?;
-        Ok(Self::mapped(start.cast(), bytes, len, Some(shared)))
-    }
-
-    fn mapped(start: *mut u8, bytes: u64, mapped_len: usize, shared: Option<Shared>) -> Self {
-        let start = NonNull::new(start).expect("mmap returns no null");
-        Self { start, bytes, mapped_len, _shared: shared }
-    }
-
-    fn address(&self, span: Span) -> NonNull<u8> {
-        let inside = span.at.checked_add(span.len).is_some_and(|end| end <= self.bytes);
-        assert!(inside, "{span:?} is not inside a mapping of {} bytes", self.bytes);
-        let at = usize::try_from(span.at).expect("a mapping fits the address space");
-        // SAFETY: `at` is at most the mapping's size, asserted above.
-        unsafe { self.start.add(at) }
-    }
-}
-
-const PROT: ProtFlags = ProtFlags::READ.union(ProtFlags::WRITE);
-
-impl Drop for Map {
-    fn drop(&mut self) {
-        // SAFETY:
-        // - the range is what `mmap` returned.
-        // - no reference into it is left: references borrow from `Frames`, which holds this `Map`;
-        //   the kernel's right to write is kept by holders of `Arc<Map>`, and this is the last.
-        let unmapped = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), self.mapped_len) };
-        debug_assert!(unmapped.is_ok(), "munmap of a whole mapping");
-    }
-}
-
-impl fmt::Debug for Map {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Map({} bytes)", self.bytes)
     }
 }
 

@@ -1,8 +1,8 @@
 //! The region: named bytes that survive.
 //!
-//! A region is a file, or a `/dev/dax`, of fixed size, cut into buffers of 256 KiB that have a name,
-//! [`BufId`]. An [`Extent`] `(buffer, offset, length)` is a durable name of bytes: the same after a
-//! restart, whatever their address is then. Four buffers make a segment.
+//! A region is a file, or a `/dev/dax`, of fixed size, cut into buffers of 256 KiB that have a
+//! name, [`BufId`]. An [`Extent`] `(buffer, offset, length)` is a durable name of bytes: the same
+//! after a restart, whatever their address is then. Four buffers make a segment.
 //!
 //! This crate knows where bytes stand, in the file ([`layout`]) and in memory ([`Frames`]), which
 //! buffers are free ([`Pool`], and [`SharedPool`] for several workers), and how a CPU writes lines

@@ -29,7 +29,8 @@ pub(super) struct Wanted<'a> {
 /// Size of a new region when none was given: `1GiB`.
 pub(super) const SIZE: &str = "1GiB";
 
-/// Opens the region, or creates it if there is none. It knows the medium that it is to be served on.
+/// Opens the region, or creates it if there is none. It knows the medium that it is to be served
+/// on.
 pub(super) fn open(wanted: Wanted<'_>) -> Result<Region, Failure> {
     if !Region::exists(wanted.dir)? {
         create(wanted)?;

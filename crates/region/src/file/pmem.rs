@@ -20,12 +20,12 @@ use super::{
 };
 use crate::{Error, Span, frames::try_sync, layout::BLOCK_BYTES};
 
-/// Checks that `data` is a `/dev/dax` that persists, or a directory, which need not exist yet, whose
-/// files are on persistent memory and can be mapped with `MAP_SYNC`. Leaves nothing behind.
+/// Checks that `data` is a `/dev/dax` that persists, or a directory, which need not exist yet,
+/// whose files are on persistent memory and can be mapped with `MAP_SYNC`. Leaves nothing behind.
 ///
 /// # Errors
-/// [`Error::NoMapSync`] or [`Error::Device`], with the reason and what to do; others if it cannot be
-/// found out.
+/// [`Error::NoMapSync`] or [`Error::Device`], with the reason and what to do; others if it cannot
+/// be found out.
 pub fn pmem_probe(data: &Path) -> Result<(), Error> {
     let sysfs = Sysfs::system();
     if device::is_device(data)? {
