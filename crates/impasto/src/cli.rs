@@ -1,5 +1,6 @@
-//! `impasto serve`, `impasto verify`.
+//! `impasto serve`, `impasto verify`, `impasto adopt`.
 
+mod adopt;
 mod args;
 mod banner;
 mod create;
@@ -32,6 +33,9 @@ enum Command {
     /// Read everything in a region and check it, without changing anything
     #[command(after_help = EXIT_CODES)]
     Verify(verify::Args),
+    /// Copy a region to another medium, checked: how what was served on shm becomes durable
+    #[command(after_help = ADOPT_NOTES)]
+    Adopt(adopt::Args),
 }
 
 const EXIT_CODES: &str = "\
@@ -39,7 +43,7 @@ Exit codes:
   0  all is well; for `serve`: it was stopped by SIGINT or SIGTERM, cleanly
   1  something went wrong; the text on stderr says what, and what to do
   2  the command line was wrong
-  3  `verify` found damage";
+  3  `verify` or `adopt` found damage";
 
 const SERVE_EXAMPLES: &str = "\
 Try it:
@@ -53,6 +57,22 @@ Exit codes:
   1  something went wrong; the text on stderr says what, and what to do
   2  the command line was wrong";
 
+const ADOPT_NOTES: &str = "\
+Try it:
+  impasto adopt /dev/shm/impasto --data ./impasto-data
+  impasto serve --data ./impasto-data
+
+It is also how a region goes to another medium after a crash. SOURCE is not changed, unless --data
+is the same directory: then the copy takes its place. Until the copy is whole and durable there is
+none, whenever it is interrupted. It has the uuid of SOURCE, which is the same region, then: go on
+with one of them only.
+
+Exit codes:
+  0  the copy is there
+  1  something went wrong; the text on stderr says what, and what to do
+  2  the command line was wrong
+  3  SOURCE is damaged, stdout says where; there is no copy";
+
 /// What went wrong, said to a person.
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -61,6 +81,7 @@ pub(crate) fn run() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(args) => serve::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Adopt(args) => adopt::run(&args),
     };
     done.unwrap_or_else(|failure| {
         say(&format!("impasto: {}", with_causes(failure.as_ref())));

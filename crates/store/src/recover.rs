@@ -10,7 +10,7 @@ mod walk;
 use std::collections::HashMap;
 
 use impasto_region::{
-    Checksum, Extent, Frames, SegmentId, Span,
+    BufId, Checksum, Extent, Frames, SegmentId, Span,
     layout::{BLOCK_BYTES, Geometry, MediumKind, SEGMENT_BYTES, Superblock},
 };
 
@@ -429,6 +429,12 @@ impl Recovered {
     /// Returns every live value.
     pub fn values(&self) -> impl Iterator<Item = StoredValue<'_>> {
         self.parts.values()
+    }
+
+    /// Returns the buffers that something stands in, log or values, in their order: all that a copy
+    /// of the region needs.
+    pub fn used_bufs(&self) -> impl Iterator<Item = BufId> {
+        self.parts.used_bufs()
     }
 
     /// Returns the store, ready to be served.

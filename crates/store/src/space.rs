@@ -138,6 +138,12 @@ impl Space {
         true
     }
 
+    /// Returns the buffers that are not free.
+    pub(crate) fn used_bufs(&self) -> impl Iterator<Item = BufId> {
+        let numbered = (0..).map(BufId).zip(&self.bufs);
+        numbered.filter(|(_, buf)| !buf.free).map(|(id, _)| id)
+    }
+
     /// Takes a segment for the log, of the reserved ones if there is no other.
     pub(crate) fn take_log(&mut self) -> Option<SegmentId> {
         let segment = self.pool.take_segment()?;

@@ -16,7 +16,7 @@ pub(super) struct Args {
     dir: PathBuf,
 }
 
-const DAMAGED: u8 = 3;
+pub(super) const DAMAGED: u8 = 3;
 
 pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let start = Instant::now();
@@ -76,7 +76,7 @@ fn damaged(what: &str) -> ExitCode {
 }
 
 /// Runs recovery as a server would, and stops before it would write.
-fn recover(
+pub(super) fn recover(
     region: &Region,
     mut frames: Frames,
 ) -> Result<(Recovered, Frames), impasto::store::Corruption> {
@@ -95,13 +95,14 @@ fn recover(
 }
 
 #[derive(Debug, Default)]
-struct Checked {
-    values: u64,
-    bytes: u64,
-    damaged: u64,
+pub(super) struct Checked {
+    pub(super) values: u64,
+    pub(super) bytes: u64,
+    pub(super) damaged: u64,
 }
 
-fn check_values(region: &Region, recovered: &Recovered) -> Checked {
+/// Checks every live value, and tells which ones do not verify.
+pub(super) fn check_values(region: &Region, recovered: &Recovered) -> Checked {
     let mut checked = Checked::default();
     let mut bytes = Vec::new();
     for value in recovered.values() {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use impasto_region::{
-    Extent, Frames, Span,
+    BufId, Extent, Frames, Span,
     layout::{Geometry, Superblock},
 };
 
@@ -217,6 +217,10 @@ impl Parts {
             }
         }
         Ok(())
+    }
+
+    pub(super) fn used_bufs(&self) -> impl Iterator<Item = BufId> {
+        self.space.used_bufs()
     }
 
     pub(super) fn values(&self) -> impl Iterator<Item = StoredValue<'_>> {

@@ -1,0 +1,136 @@
+//! `impasto adopt`: a region is checked and copied to the medium on which it is to go on.
+//!
+//! Bytes stay where they are in the region, so the copy has the source's uuid: checksums of the log
+//! are seeded with uuid and place.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use impasto::{
+    region::{
+        Error, Frames, Region, Span,
+        layout::{MediumKind, Superblock},
+    },
+    store::Recovered,
+};
+
+use super::{
+    Failure,
+    args::{MediumArg, size_text},
+    create::with_progress,
+    medium, tell,
+    verify::{Checked, DAMAGED, check_values, recover},
+};
+
+/// Options of `impasto adopt`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Directory or device of the region; nobody may be serving it
+    source: PathBuf,
+    /// Directory for the copy, which is made if it is missing; or an empty /dev/dax
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// What is to make records durable from now on
+    #[arg(long, value_enum, default_value_t = MediumArg::Auto)]
+    medium: MediumArg,
+}
+
+pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
+    // What may be refused is asked for before a region is read, which takes time.
+    let medium = medium::choose(args.medium, &args.data, None)?;
+    let source = Region::open(&args.source)?;
+    let replaces = is_same(&args.source, &args.data);
+    if replaces && Region::device_bytes(&args.data)?.is_some() {
+        let device = args.data.display();
+        return Err(format!("{device} has no room for a copy of itself; choose a directory").into());
+    }
+    if !replaces && Region::exists(&args.data)? {
+        return Err(Error::Exists { path: args.data.clone() }.into());
+    }
+    let frames = Frames::anonymous(source.superblock().geometry, 0)?;
+    let (recovered, frames) = match recover(&source, frames) {
+        Ok(recovered) => recovered,
+        Err(corruption) => return Ok(damaged(&corruption.to_string())),
+    };
+    drop(frames);
+    let checked = check_values(&source, &recovered);
+    if checked.damaged > 0 {
+        return Ok(damaged(&format!("records that are lost: {}", checked.damaged)));
+    }
+    copy(args, &source, &recovered, medium, replaces)?;
+    report(args, &checked, medium, replaces);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn damaged(what: &str) -> ExitCode {
+    tell(&format!("damaged: {what}"));
+    tell("nothing was written");
+    ExitCode::from(DAMAGED)
+}
+
+/// Returns true if the two are names of one directory or device.
+fn is_same(source: &Path, data: &Path) -> bool {
+    match (fs::canonicalize(source), fs::canonicalize(data)) {
+        (Ok(source), Ok(data)) => source == data,
+        _ => false,
+    }
+}
+
+/// Writes the copy. What nothing live stands in is zeroes.
+fn copy(
+    args: &Args,
+    source: &Region,
+    recovered: &Recovered,
+    medium: MediumKind,
+    replaces: bool,
+) -> Result<(), Failure> {
+    let used: Vec<Span> = recovered.used_bufs().map(|buf| buf.whole().span()).collect();
+    let mut fill = |at: u64, chunk: &mut [u8]| {
+        let whole = Span::new(at, chunk.len() as u64);
+        let first = used.partition_point(|span| span.end() <= at);
+        for span in used[first..].iter().take_while(|span| span.overlaps(whole)) {
+            let (from, to) = (span.at.max(at), span.end().min(whole.end()));
+            let index = |offset: u64| usize::try_from(offset - at).expect("inside a chunk");
+            let read = source.read_at(&mut chunk[index(from)..index(to)], from);
+            read.map_err(|error| Error::Io { action: "read", path: source.path().into(), error })?;
+        }
+        Ok(())
+    };
+    // The next run, which has not appended anything yet, and whose past is fenced off (D6).
+    let superblock = Superblock {
+        medium,
+        commit_align: medium.commit_align(),
+        clean: true,
+        ..recovered.superblock
+    };
+    let bytes = superblock.geometry.region_bytes();
+    let text = format!("copying a region of {} to {}", size_text(bytes), args.data.display());
+    with_progress(text, bytes, |progress| {
+        if replaces {
+            source.replace(superblock, &mut fill, progress)
+        } else {
+            Region::create_from(&args.data, superblock, &mut fill, progress)
+        }
+    })?;
+    Ok(())
+}
+
+fn report(args: &Args, checked: &Checked, medium: MediumKind, replaces: bool) {
+    let (source, data, medium) = (args.source.display(), args.data.display(), medium.name());
+    let Checked { values, bytes, .. } = checked;
+    let plural = if *values == 1 { "" } else { "s" };
+    tell(&format!(
+        "adopted {values} live record{plural} of {bytes} bytes from {source}: all of them verify"
+    ));
+    if replaces {
+        tell("the copy has taken the place of the region");
+    } else {
+        tell(&format!(
+            "{source} is as it was; it is the same region: go on with one of the two only"
+        ));
+    }
+    tell(&format!("serve it with: impasto serve --data {data} --medium {medium}"));
+}
