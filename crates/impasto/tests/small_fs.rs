@@ -19,7 +19,7 @@ use std::{
     thread,
 };
 
-use common::{Server, client::value, serve, verify};
+use common::{Server, client::value, impasto, serve, verify};
 use rustix::{fs::statvfs, process::Signal};
 use tempfile::TempDir;
 
@@ -87,6 +87,30 @@ fn bytes_before(text: &str, what: &str) -> u64 {
         unit => panic!("{unit} in {text}"),
     };
     words.next().unwrap().parse::<u64>().unwrap() * unit
+}
+
+/// D9: a copy that does not fit leaves its source, and the region that it was to replace.
+#[test]
+fn a_copy_that_does_not_fit_is_refused_and_leaves_nothing() {
+    let _one = FILLED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let Some(dir) = small_place() else { return };
+    let server = Server::start(dir.path(), &["--size", "16MiB"]);
+    server.append("hello");
+    assert!(!server.stop(Signal::KILL).success());
+    fill(&dir.path().join("filler"));
+    for data in [dir.path(), &dir.path().join("made")] {
+        let mut adopt = impasto(&["adopt", dir.path().to_str().unwrap(), "--data"]);
+        let output = adopt.arg(data).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        // With not a block left, not even the directory can be made.
+        assert!(text.contains("no space in ") || text.contains("No space left"), "{text}");
+    }
+    let mut left = names(dir.path());
+    left.sort();
+    assert_eq!(left, ["filler", "lock", "region"]);
+    fs::remove_file(dir.path().join("filler")).unwrap();
+    assert!(Server::start(dir.path(), &[]).read(1).ends_with("hello"));
 }
 
 /// D9: every block is allocated when a region is created. With a file that has holes, the first

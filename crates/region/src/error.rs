@@ -100,7 +100,8 @@ pub enum Error {
     },
     /// The file system is too full.
     #[error(
-        "no space in {dir}: {} needed, {} available; free some, or choose a smaller --size",
+        "no space in {dir}: {} needed, {} available; free some, choose another --data, or a \
+         smaller --size",
         Size(*.needed), available_text(*.available)
     )]
     NoSpace {
