@@ -1,5 +1,7 @@
 //! `impasto adopt`, as its user meets it: regions of one medium go on on another.
 
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 mod common;
 
 use std::{

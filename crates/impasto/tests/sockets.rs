@@ -1,5 +1,6 @@
 //! Unix sockets, sockets and readiness as a service manager gives and wants them.
-#![allow(clippy::unwrap_used, reason = "a test")]
+
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 mod common;
 

@@ -519,10 +519,11 @@ mod tests {
     #[test]
     fn a_connection_that_finds_the_ring_full_is_taken_at_the_next_turn() {
         const LONG: Duration = Duration::from_secs(10);
+        const NOWHERE: [TcpListener; 0] = [];
         let (_, mut io, mut frames, _) = port(1);
         let gate = Arc::new(Gate::new(2));
         let limits = Limits { slots: 1, bufs_max: 1, ..Limits::default() };
-        let mut port = UringPort::with_gate(&mut io, &frames, [] as [TcpListener; 0], limits, &gate).unwrap();
+        let mut port = UringPort::with_gate(&mut io, &frames, NOWHERE, limits, &gate).unwrap();
         let mut other = Uring::new(2).unwrap();
         let giver = Member::join(&gate, other.waker().unwrap());
         giver.close(&mut other);
