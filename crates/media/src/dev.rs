@@ -60,7 +60,7 @@ impl Dev<Uring> for UringDev {
         let Completion { token, result, handed, .. } = io.completion(Owner::Dev)?;
         let token = DevToken(token.value);
         let result = if let Handed::Filled(filled) = handed {
-            let span = filled.settle(frames);
+            let span = frames.settle_span(filled);
             whole(result, span, |done| MediumError::ShortRead { span, done })
         } else if let Some(index) = self.writes.iter().position(|(write, _)| *write == token) {
             let (_, span) = self.writes.swap_remove(index);

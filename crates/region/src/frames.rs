@@ -10,6 +10,10 @@
 //! flight. The rule that makes references sound is kept in this file: a `&[u8]` covers only bytes
 //! below the mark of a loaned buffer and outside of loaned spans, and a loan moves its mark only
 //! over bytes that are written for good. Both are checked on every access.
+//!
+//! A loan is the right to write, and whoever writes owns it as long as he does: safe code through
+//! the slice that the loan gives out, unsafe code (the kernel's reads) through an address, with the
+//! loan kept away from everybody else. So whoever has a loan in his hands may end it.
 
 #![expect(unsafe_code, reason = "memory that the kernel writes, too; see above")]
 
@@ -47,6 +51,8 @@ struct Mark {
 #[must_use = "the buffer stays loaned until it is settled"]
 pub struct Loan {
     buf: BufId,
+    /// So many bytes are written for good: at least up to the mark.
+    filled: u32,
     map: Arc<Map>,
 }
 
@@ -54,6 +60,31 @@ impl Loan {
     /// Returns the buffer on loan.
     pub const fn buf(&self) -> BufId {
         self.buf
+    }
+
+    /// Returns the bytes that are not filled.
+    pub fn rest(&mut self) -> &mut [u8] {
+        let rest = self.buf.whole().part(self.filled, BUF_BYTES - self.filled).span();
+        // SAFETY:
+        // - on loan: `frames` has checked the buffer when it made this loan, of its mapping.
+        // - nobody else: a `&[u8]` of the frames ends at the mark, which is at most at `filled`;
+        //   other loans do not overlap; whoever gives the kernel an address keeps the loan.
+        unsafe { self.map.slice_mut(rest) }
+    }
+
+    /// Notes that the first `len` bytes of [`rest`](Self::rest) are written for good.
+    /// [`Frames::land_filled`] hands them out.
+    ///
+    /// # Panics
+    /// If it has fewer.
+    pub fn fill(&mut self, len: u32) {
+        assert!(
+            len <= BUF_BYTES - self.filled,
+            "{len} bytes behind {} of {:?}",
+            self.filled,
+            self.buf
+        );
+        self.filled += len;
     }
 }
 
@@ -69,6 +100,15 @@ impl SpanLoan {
     /// Returns the span on loan.
     pub const fn span(&self) -> Span {
         self.span
+    }
+
+    /// Returns the bytes on loan.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY:
+        // - on loan: `frames` has checked the span when it made this loan, of its mapping.
+        // - nobody else: no `&[u8]` of the frames and no other loan overlaps it; whoever gives the
+        //   kernel an address keeps the loan.
+        unsafe { self.map.slice_mut(self.span) }
     }
 }
 
@@ -209,7 +249,7 @@ impl Frames {
     pub fn loan(&mut self, buf: BufId) -> Loan {
         assert!(self.is_settled(buf.whole().span()), "{buf:?} is on loan");
         *self.mark(buf) = Mark { landed: 0, loaned: true };
-        Loan { buf, map: self.map() }
+        Loan { buf, filled: 0, map: self.map() }
     }
 
     /// Lands `bytes` behind what has landed before, as a port in memory does.
@@ -218,9 +258,18 @@ impl Frames {
     /// If they do not fit into the rest of the buffer, or the loan is of other frames.
     pub fn land(&mut self, loan: &mut Loan, bytes: &[u8]) -> Extent {
         let len = u32::try_from(bytes.len()).expect("bytes fit a buffer");
+        loan.rest()[..bytes.len()].copy_from_slice(bytes);
+        loan.fill(len);
+        self.land_filled(loan, len)
+    }
+
+    /// Moves the mark over the next `len` bytes that were [filled](Loan::fill), and returns them.
+    ///
+    /// # Panics
+    /// If fewer are filled, or the loan is of other frames.
+    pub fn land_filled(&mut self, loan: &mut Loan, len: u32) -> Extent {
         let extent = self.next_extent(loan, len);
-        // SAFETY: `extent` has the length of `bytes`; `&mut Loan` is the only right to write it.
-        unsafe { self.put(extent.span(), bytes) }
+        assert!(extent.offset + len <= loan.filled, "{extent:?} is not filled");
         self.mark(loan.buf).landed += len;
         extent
     }
@@ -236,6 +285,7 @@ impl Frames {
     pub unsafe fn landed(&mut self, loan: &mut Loan, len: u32) -> Extent {
         let extent = self.next_extent(loan, len);
         self.mark(loan.buf).landed += len;
+        loan.filled = loan.filled.max(extent.offset + len);
         extent
     }
 
@@ -287,30 +337,25 @@ impl Frames {
         self.address(loan.span)
     }
 
-    /// Ends the loan of a span: its read has completed.
-    ///
-    /// # Safety
-    /// Nobody writes to the span any more.
+    /// Ends the loan of a span: from now on the bytes may be looked at. After a failed or short
+    /// read they are what they were before, where the device has not overwritten them.
     ///
     /// # Panics
     /// If the loan is of other frames.
-    pub unsafe fn settle_span(&mut self, loan: SpanLoan) {
+    pub fn settle_span(&mut self, loan: SpanLoan) -> Span {
         self.assert_ours(&loan.map);
         let index = self.spans.iter().position(|span| *span == loan.span);
-        self.spans.swap_remove(index.expect("a span on loan is listed"));
+        self.spans.swap_remove(index.expect("a span on loan is listed"))
     }
 
     /// Ends the loan of a span with `bytes`, as a simulated device does.
     ///
     /// # Panics
     /// If `bytes` has another length than the span, or the loan is of other frames.
-    pub fn fill_span(&mut self, loan: SpanLoan, bytes: &[u8]) {
-        self.assert_ours(&loan.map);
+    pub fn fill_span(&mut self, mut loan: SpanLoan, bytes: &[u8]) {
         assert_eq!(loan.span.len, bytes.len() as u64, "a read fills its span");
-        // SAFETY: the lengths agree; the loan is the only right to write the span.
-        unsafe { self.put(loan.span, bytes) }
-        // SAFETY: the loan was in our hands, not in the kernel's.
-        unsafe { self.settle_span(loan) }
+        loan.bytes_mut().copy_from_slice(bytes);
+        self.settle_span(loan);
     }
 
     /// Returns true if these frames are the memory `map`.

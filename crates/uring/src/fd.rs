@@ -4,7 +4,7 @@ use std::{
     fs::File,
     net::{TcpListener, TcpStream},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    sync::Arc,
+    sync::{Arc, Weak},
 };
 
 use io_uring::types;
@@ -19,9 +19,30 @@ impl Fd {
         types::Fd(self.0.as_raw_fd())
     }
 
+    /// Returns what knows this descriptor again, and does not keep it open.
+    pub fn downgrade(&self) -> WeakFd {
+        WeakFd(Arc::downgrade(&self.0))
+    }
+
     /// Returns the descriptor, if nobody else holds it.
-    pub(crate) fn into_sole(self) -> Option<OwnedFd> {
+    pub fn into_sole(self) -> Option<OwnedFd> {
         Arc::into_inner(self.0)
+    }
+}
+
+/// Knows an [`Fd`] again, also when its number has been given to another file.
+#[derive(Clone, Debug, Default)]
+pub struct WeakFd(Weak<OwnedFd>);
+
+impl WeakFd {
+    /// Returns true if it is `fd` that this was made of.
+    pub fn is(&self, fd: &Fd) -> bool {
+        self.0.as_ptr() == Arc::as_ptr(&fd.0)
+    }
+
+    /// Returns the descriptor, if it is still open.
+    pub fn upgrade(&self) -> Option<Fd> {
+        self.0.upgrade().map(Fd)
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
     rc::Rc,
 };
 
+use impasto_region::SpanLoan;
 use io_uring::{
     cqueue, opcode,
     squeue::{Entry, Flags},
@@ -14,64 +15,9 @@ use io_uring::{
 };
 use rustix::io::Errno;
 
-use crate::{Fd, Filled, Landing, group::Sequence, message::Message};
-
-/// Whom a completion is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Owner {
-    /// The port.
-    Port,
-    /// The medium's device.
-    Dev,
-    /// The loop itself.
-    Loop,
-}
-
-/// Names an operation to its owner; the owner's choice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Token {
-    /// Who starts the operation and gets its completions.
-    pub owner: Owner,
-    /// What the owner wants to find in them.
-    pub value: u64,
-}
-
-/// Names an operation in flight, to cancel it. Names nothing once the operation has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Op {
-    index: u32,
-    generation: u32,
-}
-
-/// An operation has completed, or reports something and goes on.
-#[derive(Debug)]
-#[must_use = "it may hand back memory"]
-pub struct Completion {
-    /// The operation's token.
-    pub token: Token,
-    /// What the kernel says; of a send the number of bytes sent in all.
-    pub result: io::Result<u32>,
-    /// True if the operation goes on and completes again.
-    pub more: bool,
-    /// What comes with it.
-    pub handed: Handed,
-}
-
-/// What a [`Completion`] hands out.
-#[derive(Debug)]
-pub enum Handed {
-    /// Nothing.
-    Nothing,
-    /// A new connection.
-    Accepted(Fd),
-    /// Bytes in a buffer of a group. They are taken by [`BufGroup::land`](crate::BufGroup::land),
-    /// in the order of completions.
-    Landed(Landing),
-    /// The span of a read.
-    Filled(Filled),
-    /// The bytes of a send, for the next one.
-    Bytes(Vec<u8>),
-}
+use crate::{
+    Completion, Completions, Fd, Handed, Op, Operations, Token, group::Sequence, message::Message,
+};
 
 /// An operation, with all that the kernel uses until it has ended.
 #[derive(Debug)]
@@ -89,7 +35,7 @@ pub(crate) enum Kind {
     Accept,
     Receive(Rc<Sequence>),
     Send(Box<Message>),
-    Read(Filled),
+    Read(SpanLoan),
     Close(OwnedFd),
     Timer {
         _after: Box<Timespec>,
@@ -112,16 +58,13 @@ pub(crate) struct Posted {
     pub(crate) flags: u32,
 }
 
-/// Operations by index, entries to submit, completions by owner.
+/// Operations, entries to submit, completions.
 #[derive(Debug, Default)]
 pub(crate) struct Flight {
-    operations: Vec<Place>,
-    free: Vec<u32>,
+    operations: Operations<Operation>,
     /// Not yet in the submission queue.
     pub(crate) pending: VecDeque<Entry>,
-    port: VecDeque<Completion>,
-    dev: VecDeque<Completion>,
-    own: VecDeque<Completion>,
+    pub(crate) completions: Completions,
     /// Another ring has woken us since this was cleared.
     pub(crate) is_woken: bool,
     /// Quiet sends whose end is not known, and wake-ups.
@@ -130,33 +73,10 @@ pub(crate) struct Flight {
     spare: Vec<Box<Message>>,
 }
 
-#[derive(Debug)]
-struct Place {
-    generation: u32,
-    operation: Option<Operation>,
-}
-
-impl Op {
-    pub(crate) const fn user_data(self) -> u64 {
-        (self.generation as u64) << 32 | self.index as u64
-    }
-
-    #[expect(clippy::cast_possible_truncation, reason = "takes the halves apart")]
-    const fn of(user_data: u64) -> Self {
-        Self { index: user_data as u32, generation: (user_data >> 32) as u32 }
-    }
-}
-
 impl Flight {
     /// Queues `entry`, and keeps `operation` until it has ended.
     pub(crate) fn start(&mut self, entry: Entry, operation: Operation) -> Op {
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.operations.push(Place { generation: 0, operation: None });
-            u32::try_from(self.operations.len() - 1).expect("operations in flight fit u32")
-        });
-        let place = &mut self.operations[index as usize];
-        place.operation = Some(operation);
-        let op = Op { index, generation: place.generation };
+        let op = self.operations.begin(operation);
         self.pending.push_back(entry.user_data(op.user_data()));
         op
     }
@@ -171,27 +91,18 @@ impl Flight {
 
     /// Returns the operation, if it has not ended.
     pub(crate) fn get_mut(&mut self, op: Op) -> Option<&mut Operation> {
-        let place = self.operations.get_mut(op.index as usize)?;
-        place.operation.as_mut().filter(|_| place.generation == op.generation)
-    }
-
-    fn end(&mut self, op: Op) -> Option<Operation> {
-        let place = self.operations.get_mut(op.index as usize)?;
-        let operation = place.operation.take_if(|_| place.generation == op.generation)?;
-        place.generation = place.generation.wrapping_add(1);
-        self.free.push(op.index);
-        Some(operation)
+        self.operations.get_mut(op)
     }
 
     /// Returns the number of operations that have not ended.
     pub(crate) fn len(&self) -> usize {
-        self.operations.len() - self.free.len()
+        self.operations.len()
     }
 
     /// Forgets operations that the kernel has not seen.
     pub(crate) fn abandon_pending(&mut self) {
         while let Some(entry) = self.pending.pop_front() {
-            self.end(Op::of(entry.get_user_data()));
+            self.operations.end(Op::of(entry.get_user_data()));
         }
     }
 
@@ -214,11 +125,10 @@ impl Flight {
                 _ => continue,
             };
             let (token, result) = (*token, Ok(sent));
-            let operation = self.end(op).expect("it is there, seen above");
+            let operation = self.operations.end(op).expect("it is there, seen above");
             let handed = self.take_back(operation, Handed::Nothing, &result);
             if let Some(token) = token {
-                let completion = Completion { token, result, more: false, handed };
-                self.queue(token.owner).push_back(completion);
+                self.completions.push(Completion { token, result, more: false, handed });
             }
         }
         self.quiet.clear();
@@ -228,21 +138,9 @@ impl Flight {
         self.spare.pop().unwrap_or_else(Message::new)
     }
 
-    pub(crate) fn queue(&mut self, owner: Owner) -> &mut VecDeque<Completion> {
-        match owner {
-            Owner::Port => &mut self.port,
-            Owner::Dev => &mut self.dev,
-            Owner::Loop => &mut self.own,
-        }
-    }
-
     /// Returns true if somebody has something to look at.
     pub(crate) fn has_news(&self) -> bool {
-        self.is_woken || self.has_completions()
-    }
-
-    fn has_completions(&self) -> bool {
-        !(self.port.is_empty() && self.dev.is_empty() && self.own.is_empty())
+        self.is_woken || !self.completions.is_empty()
     }
 
     /// Routes what the kernel has posted. `adopt` makes a descriptor of the result of an accept.
@@ -266,11 +164,11 @@ impl Flight {
         let token = operation.token;
         let mut handed = operation.report(posted, adopt);
         if !more {
-            let operation = self.end(op).expect("it is there, seen above");
+            let operation = self.operations.end(op).expect("it is there, seen above");
             handed = self.take_back(operation, handed, &result);
         }
         if let Some(token) = token {
-            self.queue(token.owner).push_back(Completion { token, result, more, handed });
+            self.completions.push(Completion { token, result, more, handed });
         }
     }
 
@@ -292,7 +190,7 @@ impl Flight {
                 self.spare.push(message);
                 Handed::Bytes(bytes)
             }
-            Kind::Read(filled) => Handed::Filled(filled),
+            Kind::Read(loan) => Handed::Filled(loan),
             Kind::Close(fd) => {
                 let cancelled = |error: &io::Error| error.raw_os_error() == Some(CANCELED);
                 if !result.as_ref().is_err_and(cancelled) {

@@ -33,15 +33,16 @@ mod flight;
 #[expect(unsafe_code, reason = "ARCHITECTURE.md: memory that the kernel writes")]
 mod group;
 mod message;
+mod operations;
 mod probe;
 #[expect(unsafe_code, reason = "ARCHITECTURE.md: the system calls")]
 mod ring;
 mod waker;
 
 pub use error::{KERNEL_MIN, SetupError};
-pub use fd::Fd;
-pub use flight::{Completion, Handed, Op, Owner, Token};
+pub use fd::{Fd, WeakFd};
 pub use group::{BufGroup, Landed, Landing, Mode};
-pub use message::Piece;
-pub use ring::{Filled, Uring};
+pub use message::{Iovec, Message, Piece};
+pub use operations::{Completion, Completions, Handed, Op, Operations, Owner, Token};
+pub use ring::Uring;
 pub use waker::Waker;

@@ -25,8 +25,10 @@ pub enum Piece {
 }
 
 /// A send in flight. Boxed, because the kernel is given addresses in it.
+///
+/// It owns bytes, and names bytes of frames: whoever sends keeps the frames mapped.
 #[derive(Debug)]
-pub(crate) struct Message {
+pub struct Message {
     header: Header,
     iovecs: Vec<Iovec>,
     /// The first of `iovecs` that is not wholly sent.
@@ -38,10 +40,10 @@ pub(crate) struct Message {
     is_quiet: bool,
 }
 
-/// `struct iovec`.
+/// `struct iovec`: bytes of a [`Message`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-struct Iovec {
+pub struct Iovec {
     base: *const u8,
     len: usize,
 }
@@ -65,7 +67,8 @@ const IOVECS_MAX: usize = 1024;
 const QUIET_BYTES_MAX: u64 = 16 << 10;
 
 impl Message {
-    pub(crate) fn new() -> Box<Self> {
+    /// Returns one that is empty.
+    pub fn new() -> Box<Self> {
         let header = Header {
             name: ptr::null(),
             name_len: 0,
@@ -83,7 +86,7 @@ impl Message {
     ///
     /// # Panics
     /// If a piece lies outside of `bytes` or of the frames, or its bytes may still be written.
-    pub(crate) fn fill(
+    pub fn fill(
         &mut self,
         frames: &Frames,
         bytes: Vec<u8>,
@@ -101,6 +104,12 @@ impl Message {
                 self.left += slice.len() as u64;
             }
         }
+    }
+
+    /// Returns what is left to be sent, as much as one system call takes.
+    pub fn rest(&self) -> &[Iovec] {
+        let rest = &self.iovecs[self.first..];
+        &rest[..rest.len().min(IOVECS_MAX)]
     }
 
     /// Returns the operation that sends what is left.
@@ -123,15 +132,15 @@ impl Message {
     fn entry_with(&mut self, fd: types::Fd, flags: SendFlags) -> Entry {
         // The kernel itself goes on after a short send, and takes one for a failure.
         let flags = flags.bits() | RecvFlags::WAITALL.bits();
-        match &self.iovecs[self.first..] {
+        match self.rest() {
             [] => opcode::Nop::new().build(),
             [Iovec { base, len }] => {
                 let len = u32::try_from(*len).unwrap_or(u32::MAX);
                 opcode::Send::new(fd, *base, len).flags(flags.cast_signed()).build()
             }
             rest => {
-                self.header.iovecs = rest.as_ptr();
-                self.header.iovecs_len = rest.len().min(IOVECS_MAX);
+                let (iovecs, iovecs_len) = (rest.as_ptr(), rest.len());
+                (self.header.iovecs, self.header.iovecs_len) = (iovecs, iovecs_len);
                 let header = ptr::from_ref(&self.header);
                 opcode::SendMsg::new(fd, header.cast()).flags(flags).build()
             }
@@ -156,7 +165,10 @@ impl Message {
     }
 
     /// Notes that the kernel took `count` bytes more; returns true if something is left.
-    pub(crate) fn advance(&mut self, count: u32) -> bool {
+    ///
+    /// # Panics
+    /// If so many were not left.
+    pub fn advance(&mut self, count: u32) -> bool {
         let mut count = count as usize;
         self.sent += count as u64;
         self.left = self.left.checked_sub(count as u64).expect("a send takes what it was given");
@@ -173,12 +185,12 @@ impl Message {
     }
 
     /// Returns the number of bytes sent.
-    pub(crate) fn sent(&self) -> u32 {
+    pub fn sent(&self) -> u32 {
         u32::try_from(self.sent).unwrap_or(u32::MAX)
     }
 
     /// Gives the bytes back.
-    pub(crate) fn take_bytes(&mut self) -> Vec<u8> {
+    pub fn take_bytes(&mut self) -> Vec<u8> {
         mem::take(&mut self.bytes)
     }
 }

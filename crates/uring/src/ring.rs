@@ -50,13 +50,6 @@ pub struct Uring {
     is_gone: Arc<AtomicBool>,
 }
 
-/// The span of a read that has ended, still on loan.
-#[derive(Debug)]
-#[must_use = "the span stays on loan until it is settled"]
-pub struct Filled {
-    loan: SpanLoan,
-}
-
 /// Completions for one submission: an overflow would end multishot receives.
 const COMPLETIONS_PER_ENTRY: u32 = 8;
 /// How long a drop waits for the kernel in all: it polls so often, so long each.
@@ -148,7 +141,7 @@ impl Uring {
         self.attach(frames);
         let address = frames.address_on_loan(&loan).as_ptr();
         let entry = opcode::Recv::new(socket.target(), address, length(loan.span())).build();
-        self.start(token, socket, entry, Kind::Read(Filled { loan }))
+        self.start(token, socket, entry, Kind::Read(loan))
     }
 
     /// Sends all `pieces`, of `bytes` and of `frames`; `bytes` come back as
@@ -224,8 +217,7 @@ impl Uring {
         let span = loan.span();
         let address = frames.address_on_loan(&loan).as_ptr();
         let entry = opcode::Read::new(file.target(), address, length(span)).offset(span.at).build();
-        let filled = Filled { loan };
-        self.start(token, file, entry, Kind::Read(filled))
+        self.start(token, file, entry, Kind::Read(loan))
     }
 
     /// Makes all writes to `file` durable that have completed before (`fdatasync`).
@@ -348,7 +340,7 @@ impl Uring {
 
     /// Returns a completion of `owner`, in the order in which the kernel posted them.
     pub fn completion(&mut self, owner: Owner) -> Option<Completion> {
-        self.flight.queue(owner).pop_front()
+        self.flight.completions.pop(owner)
     }
 
     /// Returns the number of operations that have not ended.
@@ -516,26 +508,6 @@ impl Drop for Uring {
 impl fmt::Debug for Uring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Uring({} operations in flight)", self.in_flight())
-    }
-}
-
-impl Filled {
-    /// Returns the span.
-    pub const fn span(&self) -> Span {
-        self.loan.span()
-    }
-
-    /// Ends the loan: from now on the bytes may be looked at. After a failed or short read they are
-    /// what they were before, where the device has not overwritten them.
-    ///
-    /// # Panics
-    /// If `frames` are not those of the read.
-    pub fn settle(self, frames: &mut Frames) -> Span {
-        let span = self.loan.span();
-        // SAFETY: a `Filled` leaves `Uring` only when its read has ended, and the kernel writes no
-        // more.
-        unsafe { frames.settle_span(self.loan) }
-        span
     }
 }
 

@@ -96,7 +96,7 @@ fn read(io: &mut Uring, file: &Fd, frames: &mut Frames) {
         while let Some(done) = io.completion(Owner::Dev) {
             assert_eq!(done.result.unwrap(), WRITE_BYTES);
             let Handed::Filled(filled) = done.handed else { panic!("{:?}", done.handed) };
-            filled.settle(frames);
+            frames.settle_span(filled);
             left -= 1;
         }
     }

@@ -110,7 +110,7 @@ fn what_was_written_is_read_back() {
         assert_eq!(done.result.unwrap(), 12288);
         assert!(!frames.is_settled(span));
         let Handed::Filled(filled) = done.handed else { panic!("{:?}", done.handed) };
-        assert_eq!(filled.settle(&mut frames), span);
+        assert_eq!(frames.settle_span(filled), span);
         assert_eq!(frames.bytes(span), pattern);
     }
 }
@@ -414,7 +414,7 @@ fn a_directed_receive_takes_what_is_there_and_nothing_behind_its_span() {
         let done = next(&mut io);
         let Handed::Filled(filled) = done.handed else { panic!("{:?}", done.handed) };
         assert!(!frames.is_settled(span) && !done.more);
-        assert_eq!(filled.settle(&mut frames), span);
+        assert_eq!(frames.settle_span(filled), span);
         at += u64::from(done.result.unwrap());
     }
     assert!(frames.bytes(Span::new(8192, body.len() as u64)) == body);
@@ -448,7 +448,7 @@ fn a_directed_receive_that_ends_with_nothing_gives_its_span_back() {
         let done = next(&mut io);
         let Handed::Filled(filled) = done.handed else { panic!("{:?}", done.handed) };
         assert_eq!(done.result.ok(), (!is_cancelled).then_some(0));
-        assert_eq!(filled.settle(&mut frames), span);
+        assert_eq!(frames.settle_span(filled), span);
         assert!(frames.is_settled(span));
     }
 }

@@ -80,7 +80,7 @@ impl UringPort {
         match done.handed {
             Handed::Landed(landing) => self.land(frames, index, landing),
             Handed::Filled(filled) => {
-                let span = filled.settle(frames);
+                let span = frames.settle_span(filled);
                 self.fill(index, span, done.result.as_ref().map_or(0, |count| *count));
             }
             _ => {}
