@@ -2,8 +2,10 @@
 
 use std::{collections::VecDeque, io};
 
-use impasto_uring::{Completion, Fd, Handed, Op, Uring};
+use impasto_uring::{Completion, Fd, Handed, Op};
 use rustix::io::Errno;
+
+use crate::Sockets;
 
 /// Accepts connections, a few at a time: never more than there are places for, but one on each
 /// listener. One multishot accept would take all that is in the kernel's queue, thousands, before
@@ -43,11 +45,11 @@ impl Acceptor {
 
     /// Starts accepts for `room` places, or cancels those in flight; `start` is given the index of
     /// each.
-    pub(crate) fn arm(
+    pub(crate) fn arm<I: Sockets>(
         &mut self,
-        io: &mut Uring,
+        io: &mut I,
         room: usize,
-        mut start: impl FnMut(&mut Uring, u32, &Fd) -> Op,
+        mut start: impl FnMut(&mut I, u32, &Fd) -> Op,
     ) {
         if !self.is_on() || room == 0 || !self.waiting.is_empty() {
             return self.cancel(io);
@@ -71,7 +73,7 @@ impl Acceptor {
 
     /// Takes in the end of an accept; what it brought then waits. Returns true if accepting has to
     /// rest now.
-    pub(crate) fn accepted(&mut self, index: u32, completion: Completion) -> bool {
+    pub(crate) fn accepted<L>(&mut self, index: u32, completion: Completion<L>) -> bool {
         self.accepts[index as usize] = None;
         self.in_flight -= 1;
         if let Handed::Accepted(socket) = completion.handed
@@ -91,7 +93,7 @@ impl Acceptor {
     }
 
     /// Stops for good. What waits is closed.
-    pub(crate) fn stop(&mut self, io: &mut Uring) {
+    pub(crate) fn stop(&mut self, io: &mut impl Sockets) {
         self.has_stopped = true;
         self.waiting.clear();
         self.cancel(io);
@@ -99,7 +101,7 @@ impl Acceptor {
     }
 
     /// All of them: one that was woken for a connection and is cancelled wakes no other.
-    fn cancel(&mut self, io: &mut Uring) {
+    fn cancel(&mut self, io: &mut impl Sockets) {
         if !std::mem::replace(&mut self.is_cancelled, true) {
             self.accepts.iter().flatten().for_each(|accept| io.cancel(*accept));
         }

@@ -1,8 +1,8 @@
 //! The table of a port's connections.
 
-use impasto_uring::{Fd, Op, Uring};
+use impasto_uring::{Fd, Op};
 
-use crate::{FlowId, Part};
+use crate::{FlowId, Part, Sockets};
 
 /// One connection, from its accept until nothing of it is in flight.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl Receiving {
     }
 
     /// Cancels the receive in flight, if that was not done before.
-    pub(crate) fn cancel(&mut self, io: &mut Uring) {
+    pub(crate) fn cancel(&mut self, io: &mut impl Sockets) {
         if let Self::Armed(receive) | Self::Directed(receive) = *self {
             io.cancel(receive);
             *self = Self::Stopping;

@@ -19,33 +19,36 @@ use std::{
     },
 };
 
-use impasto_uring::{Fd, Uring, Waker};
+use impasto_uring::{Fd, Waker};
 
-/// What the ports of several workers share: see [`UringPort::with_gate`](crate::UringPort).
+use crate::Sockets;
+
+/// What the ports of several workers share: see
+/// [`SocketPort::with_gate`](crate::SocketPort::with_gate). `W` wakes a port.
 #[derive(Debug)]
-pub struct Gate {
+pub struct Gate<W = Waker> {
     flows_max: usize,
     /// From their accept on.
     flows: AtomicUsize,
     /// A seat waits for a flow to end.
     is_waited_for: AtomicBool,
-    seats: Mutex<Seats>,
+    seats: Mutex<Seats<W>>,
 }
 
-#[derive(Debug, Default)]
-struct Seats {
+#[derive(Debug)]
+struct Seats<W> {
     /// Of the ports that take connections.
-    open: Vec<Arc<Seat>>,
+    open: Vec<Arc<Seat<W>>>,
     /// All of them.
-    all: Vec<Arc<Seat>>,
+    all: Vec<Arc<Seat<W>>>,
     /// Where the next search starts.
     next: usize,
 }
 
 /// One port at a gate.
 #[derive(Debug)]
-struct Seat {
-    waker: Waker,
+struct Seat<W> {
+    waker: W,
     /// Its flows, with what is in its inbox.
     flows: AtomicUsize,
     inbox: Mutex<VecDeque<Fd>>,
@@ -57,19 +60,19 @@ struct Seat {
 
 /// A port's side of a gate. Dropped, its flows are no longer counted.
 #[derive(Debug)]
-pub(crate) struct Member {
-    gate: Arc<Gate>,
-    seat: Arc<Seat>,
+pub(crate) struct Member<W> {
+    gate: Arc<Gate<W>>,
+    seat: Arc<Seat<W>>,
 }
 
-impl Gate {
+impl<W> Gate<W> {
     /// Returns a gate for at most `flows_max` flows of all its ports.
     pub fn new(flows_max: usize) -> Self {
         Self {
             flows_max,
             flows: AtomicUsize::new(0),
             is_waited_for: AtomicBool::new(false),
-            seats: Mutex::default(),
+            seats: Mutex::new(Seats { open: Vec::new(), all: Vec::new(), next: 0 }),
         }
     }
 
@@ -85,14 +88,14 @@ impl Gate {
         self.flows.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_ok()
     }
 
-    fn seats(&self) -> MutexGuard<'_, Seats> {
+    fn seats(&self) -> MutexGuard<'_, Seats<W>> {
         lock(&self.seats)
     }
 }
 
-impl Seats {
+impl<W> Seats<W> {
     /// Returns the open seat with the fewest flows; of several, each in its turn.
-    fn least(&mut self) -> Option<&Arc<Seat>> {
+    fn least(&mut self) -> Option<&Arc<Seat<W>>> {
         let seats = self.open.len();
         let places = (0..seats).map(|step| (self.next + step) % seats);
         // Relaxed: a hint; the lock orders what is admitted.
@@ -103,9 +106,9 @@ impl Seats {
     }
 }
 
-impl Member {
+impl<W> Member<W> {
     /// Joins `gate` for the port of `waker`'s ring.
-    pub(crate) fn join(gate: &Arc<Gate>, waker: Waker) -> Self {
+    pub(crate) fn join(gate: &Arc<Gate<W>>, waker: W) -> Self {
         let seat = Arc::new(Seat {
             waker,
             flows: AtomicUsize::new(0),
@@ -126,7 +129,7 @@ impl Member {
     }
 
     /// Gives a connection to the port with the fewest flows, or back if there is no place for it.
-    pub(crate) fn admit(&self, io: &mut Uring, socket: Fd) -> Result<(), Fd> {
+    pub(crate) fn admit(&self, io: &mut impl Sockets<Waker = W>, socket: Fd) -> Result<(), Fd> {
         if !self.gate.claim() {
             return Err(socket);
         }
@@ -167,7 +170,7 @@ impl Member {
     }
 
     /// Notes that a flow of this port has ended, and wakes the ports that wait for it.
-    pub(crate) fn end(&self, io: &mut Uring) {
+    pub(crate) fn end(&self, io: &mut impl Sockets<Waker = W>) {
         self.give_back(io, 1);
     }
 
@@ -186,7 +189,7 @@ impl Member {
     }
 
     /// Takes no more connections, and closes those that nobody has taken.
-    pub(crate) fn close(&self, io: &mut Uring) {
+    pub(crate) fn close(&self, io: &mut impl Sockets<Waker = W>) {
         let sockets = self.close_inbox();
         if !sockets.is_empty() {
             self.give_back(io, sockets.len());
@@ -201,7 +204,7 @@ impl Member {
     }
 
     /// Gives places back, and wakes who waits for one.
-    fn give_back(&self, io: &mut Uring, places: usize) {
+    fn give_back(&self, io: &mut impl Sockets<Waker = W>, places: usize) {
         self.seat.flows.fetch_sub(places, Ordering::Relaxed);
         self.gate.flows.fetch_sub(places, Ordering::SeqCst);
         if !self.gate.is_waited_for.swap(false, Ordering::SeqCst) {
@@ -214,12 +217,12 @@ impl Member {
         }
     }
 
-    fn is_mine(&self, seat: &Arc<Seat>) -> bool {
+    fn is_mine(&self, seat: &Arc<Seat<W>>) -> bool {
         Arc::ptr_eq(&self.seat, seat)
     }
 }
 
-impl Drop for Member {
+impl<W> Drop for Member<W> {
     fn drop(&mut self) {
         drop(self.close_inbox());
         self.gate.seats().all.retain(|seat| !self.is_mine(seat));

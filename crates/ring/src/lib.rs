@@ -16,8 +16,8 @@
 //! beyond. A full buffer without a hold is *drained*: [`Port::drained`] returns it, and
 //! [`Port::provide`] gives the port it, or another one, to fill.
 //!
-//! Two ports: [`UringPort`] is the kernel's TCP, [`LoopPort`] is in memory. The loop over them is
-//! the same:
+//! Two ports: [`SocketPort`] is the kernel's TCP, by io_uring ([`UringPort`]) or by epoll
+//! ([`EpollPort`]), [`LoopPort`] is in memory. The loop over them is the same:
 //!
 //! ```
 //! use impasto_region::{Frames, layout::Geometry};
@@ -72,13 +72,15 @@ mod gate;
 mod listen;
 mod loopback;
 mod ring;
-mod uring;
+mod socket;
+mod sockets;
 
 pub use gate::Gate;
 pub use listen::{Listener, listen, listen_unix};
 pub use loopback::{LoopPeer, LoopPort};
 pub use ring::Ring;
-pub use uring::{Limits, UringPort};
+pub use socket::{EpollPort, Limits, SocketPort, UringPort};
+pub use sockets::{Group, Sockets};
 
 use std::io;
 

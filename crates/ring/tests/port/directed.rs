@@ -1,8 +1,9 @@
 //! What comes into a span instead of landing, on every port.
 
+use impasto_epoll::Epoll;
 use impasto_region::Span;
 use impasto_ring::{FlowId, Port, What};
-use impasto_uring::Mode;
+use impasto_uring::{Mode, Uring};
 
 use crate::{
     every::{on_each_port, open, push_all},

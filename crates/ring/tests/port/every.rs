@@ -1,10 +1,12 @@
-//! What holds for every port: each scenario runs in memory and on the kernel's TCP, with
-//! incremental landing buffers and with pieces.
+//! What holds for every port: each scenario runs in memory and on the kernel's TCP, by io_uring
+//! with incremental landing buffers and with pieces, and by epoll.
 
-use crate::rig::{Peer, Random, Rig, Wait, pattern};
+use impasto_epoll::Epoll;
 use impasto_region::{Extent, layout::BUF_BYTES};
 use impasto_ring::{Part, Port, Transmit, What};
-use impasto_uring::Mode;
+use impasto_uring::{Mode, Uring};
+
+use crate::rig::{Peer, Random, Rig, Wait, pattern};
 
 macro_rules! on_each_port {
     ($scenario:ident, $slots:expr, $bufs:expr) => {
@@ -19,13 +21,19 @@ macro_rules! on_each_port {
 
             #[test]
             fn on_kernel_incremental() {
-                let (rig, peer) = crate::rig::on_kernel(Mode::Incremental, $slots, $bufs);
+                let (rig, peer) = crate::rig::on_kernel::<Uring>(Mode::Incremental, $slots, $bufs);
                 super::$scenario(rig, &peer);
             }
 
             #[test]
             fn on_kernel_in_pieces() {
-                let (rig, peer) = crate::rig::on_kernel(Mode::Pieces, $slots, $bufs);
+                let (rig, peer) = crate::rig::on_kernel::<Uring>(Mode::Pieces, $slots, $bufs);
+                super::$scenario(rig, &peer);
+            }
+
+            #[test]
+            fn on_kernel_by_epoll() {
+                let (rig, peer) = crate::rig::on_kernel::<Epoll>(Mode::Incremental, $slots, $bufs);
                 super::$scenario(rig, &peer);
             }
         }

@@ -10,19 +10,30 @@ use std::{
 
 use impasto_region::Frames;
 use impasto_ring::{Limits, Part, Port, Transmit, What, listen};
-use impasto_uring::Mode;
+use impasto_uring::{Mode, Uring};
 use rustix::process::{Resource, Rlimit};
 use socket2::{Domain, Socket, Type};
 
 use crate::{
     every,
-    rig::{Peer, Rig, limits, of_kernel, on_ipv4, on_kernel, pattern},
+    rig::{Kernel, Peer, Rig, limits, of_kernel, on_each_kernel, on_ipv4, on_kernel, pattern},
 };
 
+on_each_kernel!(
+    a_slow_reader_gets_a_mebibyte_from_stored_bytes,
+    what_follows_a_quiet_transmit_does_not_wait_for_others,
+    closing_ends_a_transmit_that_nobody_reads,
+    a_peer_that_never_reads_is_reset,
+    at_the_limit_of_flows_connections_wait_until_one_closes,
+    both_families_and_several_listeners_share_one_port,
+    after_stop_accepting_connections_are_refused_and_flows_go_on,
+    everything_may_be_dropped_in_any_order_with_flows_open,
+    out_of_descriptors_accepting_rests_and_goes_on_when_a_flow_closes,
+);
+
 /// Without the rest of a short send, a reader that is slower than us would miss bytes.
-#[test]
-fn a_slow_reader_gets_a_mebibyte_from_stored_bytes() {
-    let (mut rig, peer) = on_kernel(Mode::Incremental, 64, 8);
+fn a_slow_reader_gets_a_mebibyte_from_stored_bytes<I: Kernel>() {
+    let (mut rig, peer) = on_kernel::<I>(Mode::Incremental, 64, 8);
     rig.provide();
     let mut conn = peer.open();
     let bytes = pattern(3, 1 << 20);
@@ -56,16 +67,15 @@ fn a_slow_reader_gets_a_mebibyte_from_stored_bytes() {
 /// flows deaf.
 #[test]
 fn receives_go_on_after_an_overflow_of_completions() {
-    let (rig, peer) = on_ipv4(1, limits(64, 2));
+    let (rig, peer) = on_ipv4::<Uring>(1, limits(64, 2));
     every::streams_arrive_whole_and_in_order_over_few_buffers_and_slots(rig, &peer);
 }
 
 /// Without the wake-up, the end of a stream would wait behind a reply until somebody else does
 /// something.
-#[test]
-fn what_follows_a_quiet_transmit_does_not_wait_for_others() {
+fn what_follows_a_quiet_transmit_does_not_wait_for_others<I: Kernel>() {
     for closes in [false, true] {
-        let (mut rig, peer) = on_kernel(Mode::Incremental, 64, 2);
+        let (mut rig, peer) = on_kernel::<I>(Mode::Incremental, 64, 2);
         rig.provide();
         let mut conn = peer.open();
         rig.until(|rig| !rig.opened.is_empty());
@@ -86,20 +96,19 @@ fn what_follows_a_quiet_transmit_does_not_wait_for_others() {
         // These end, though nothing happens but on this flow.
         let start = Instant::now();
         while rig.sent.is_empty() {
-            rig.io.enter(Some(Duration::from_secs(10))).unwrap();
+            rig.io.enter(Some(Duration::from_secs(10)));
             rig.turn();
         }
         assert!(start.elapsed() < Duration::from_secs(10), "it waited for others");
         assert!(rig.sent[0].result.is_ok(), "{:?}", rig.sent);
-        rig.io.enter(Some(Duration::ZERO)).unwrap();
+        rig.io.enter(Some(Duration::ZERO));
         assert_eq!(reader.join().unwrap(), "bye");
     }
 }
 
 /// Without the cancel of the send, a reader that stopped reading would keep its flow for ever.
-#[test]
-fn closing_ends_a_transmit_that_nobody_reads() {
-    let (mut rig, peer) = on_kernel(Mode::Incremental, 64, 2);
+fn closing_ends_a_transmit_that_nobody_reads<I: Kernel>() {
+    let (mut rig, peer) = on_kernel::<I>(Mode::Incremental, 64, 2);
     rig.provide();
     let conn = peer.open();
     rig.until(|rig| !rig.opened.is_empty());
@@ -119,11 +128,10 @@ fn closing_ends_a_transmit_that_nobody_reads() {
 
 /// Without the time-out, a peer that stops reading would keep its flow, and the bytes of the reply,
 /// for ever; without the mark of the break, what ends would pass for the peer's orderly end.
-#[test]
-fn a_peer_that_never_reads_is_reset() {
+fn a_peer_that_never_reads_is_reset<I: Kernel>() {
     for is_paused in [false, true] {
         let limits = Limits { stall_max: Duration::from_millis(300), ..limits(64, 2) };
-        let (mut rig, peer) = on_ipv4(64, limits);
+        let (mut rig, peer) = on_ipv4::<I>(64, limits);
         rig.provide();
         let mut conn = peer.open();
         peer.push(&mut conn, b"request");
@@ -145,10 +153,9 @@ fn a_peer_that_never_reads_is_reset() {
 
 /// Without the limit one peer could take all descriptors; without the re-arm nobody could connect
 /// again.
-#[test]
-fn at_the_limit_of_flows_connections_wait_until_one_closes() {
+fn at_the_limit_of_flows_connections_wait_until_one_closes<I: Kernel>() {
     let limits = Limits { flows_max: 2, ..limits(64, 2) };
-    let (mut rig, peer) = on_ipv4(64, limits);
+    let (mut rig, peer) = on_ipv4::<I>(64, limits);
     rig.provide();
     let mut conns: Vec<_> = (0..6).map(|_| peer.open()).collect();
     for conn in &mut conns {
@@ -165,8 +172,7 @@ fn at_the_limit_of_flows_connections_wait_until_one_closes() {
     }
 }
 
-#[test]
-fn both_families_and_several_listeners_share_one_port() {
+fn both_families_and_several_listeners_share_one_port<I: Kernel>() {
     // A number that is free in both families.
     let (first, second) = std::iter::repeat_with(|| {
         let first = listen((Ipv6Addr::UNSPECIFIED, 0).into()).unwrap();
@@ -182,7 +188,7 @@ fn both_families_and_several_listeners_share_one_port() {
         (Ipv4Addr::LOCALHOST, number).into(),
         third.local_addr().unwrap(),
     ];
-    let mut rig = of_kernel(64, limits(64, 2), [first, second, third]);
+    let mut rig = of_kernel::<I>(64, limits(64, 2), [first, second, third]);
     rig.provide();
     let mut conns = addresses.map(|address: SocketAddr| TcpStream::connect(address).unwrap());
     for conn in &mut conns {
@@ -191,9 +197,8 @@ fn both_families_and_several_listeners_share_one_port() {
     rig.until(|rig| rig.seen.values().filter(|seen| seen.bytes == b"hello").count() == 3);
 }
 
-#[test]
-fn after_stop_accepting_connections_are_refused_and_flows_go_on() {
-    let (mut rig, peer) = on_kernel(Mode::Incremental, 64, 2);
+fn after_stop_accepting_connections_are_refused_and_flows_go_on<I: Kernel>() {
+    let (mut rig, peer) = on_kernel::<I>(Mode::Incremental, 64, 2);
     rig.provide();
     let mut conn = peer.open();
     rig.until(|rig| !rig.opened.is_empty());
@@ -205,10 +210,9 @@ fn after_stop_accepting_connections_are_refused_and_flows_go_on() {
 }
 
 /// Without the order in `Uring`'s drop, the kernel would write into frames that are unmapped.
-#[test]
-fn everything_may_be_dropped_in_any_order_with_flows_open() {
+fn everything_may_be_dropped_in_any_order_with_flows_open<I: Kernel>() {
     for order in 0..2 {
-        let (mut rig, peer) = on_kernel(Mode::Incremental, 64, 2);
+        let (mut rig, peer) = on_kernel::<I>(Mode::Incremental, 64, 2);
         rig.provide();
         let mut conns: Vec<_> = (0..3).map(|_| peer.open()).collect();
         rig.until(|rig| rig.opened.len() == 3);
@@ -230,18 +234,22 @@ fn everything_may_be_dropped_in_any_order_with_flows_open() {
 
 /// Without the rest, a system out of descriptors would make the loop spin; without the re-arm it
 /// would never accept again. In a process of its own, because the limit is the process's.
-#[test]
-fn out_of_descriptors_accepting_rests_and_goes_on_when_a_flow_closes() {
+fn out_of_descriptors_accepting_rests_and_goes_on_when_a_flow_closes<I: Kernel>() {
     const CHILD: &str = "IMPASTO_TEST_CHILD";
     if std::env::var_os(CHILD).is_none() {
-        let name = "kernel::out_of_descriptors_accepting_rests_and_goes_on_when_a_flow_closes";
+        let by = if I::BY_READINESS { "epoll" } else { "uring" };
+        let name = "out_of_descriptors_accepting_rests_and_goes_on_when_a_flow_closes";
         let mut child = Command::new(std::env::current_exe().unwrap());
-        let output = child.args(["--exact", name, "--nocapture"]).env(CHILD, "1").output().unwrap();
+        let output = child
+            .args(["--exact", &format!("kernel::by_{by}::{name}"), "--nocapture"])
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
         let has_run = String::from_utf8_lossy(&output.stdout).contains("1 passed");
         assert!(output.status.success() && has_run, "{output:?}");
         return;
     }
-    let (mut rig, peer) = on_kernel(Mode::Incremental, 64, 2);
+    let (mut rig, peer) = on_kernel::<I>(Mode::Incremental, 64, 2);
     rig.provide();
     let clients = [(); 2].map(|()| Socket::new(Domain::IPV4, Type::STREAM, None).unwrap());
     // One more descriptor fits. The kernel looks at the limit when an accept is submitted.
@@ -268,7 +276,7 @@ fn out_of_descriptors_accepting_rests_and_goes_on_when_a_flow_closes() {
 #[test]
 #[should_panic(expected = "the frames that it was made with")]
 fn a_port_lands_in_its_frames_only() {
-    let (mut rig, _) = on_kernel(Mode::Incremental, 64, 2);
+    let (mut rig, _) = on_kernel::<Uring>(Mode::Incremental, 64, 2);
     let geometry = impasto_region::layout::Geometry::new(16 << 20).unwrap();
     let mut other = Frames::anonymous(geometry, 2).unwrap();
     rig.port.provide(&mut rig.io, &mut other, geometry.bufs_end());

@@ -1,15 +1,20 @@
 //! Many flows at once.
 
-use impasto_ring::{Port, UringPort};
-use impasto_uring::{Mode, Uring};
+use impasto_ring::Port;
+use impasto_uring::Mode;
 use rustix::process::{Resource, Rlimit};
 
-use crate::rig::{Peer, Rig, Tcp, on_kernel, pattern};
+use crate::rig::{Kernel, Peer, Tcp, Tcps, on_each_kernel, on_kernel, pattern};
+
+on_each_kernel!(
+    a_thousand_flows_that_send_at_once_share_four_buffers,
+    half_of_a_thousand_flows_close_in_one_turn_and_the_others_go_on
+);
 
 const FLOWS: usize = 1000;
 
 /// A thousand flows that have found no buffer.
-fn starved(mode: Mode, bufs: u32) -> (Rig<UringPort, Uring>, Vec<<Tcp as Peer>::Conn>) {
+fn starved<I: Kernel>(mode: Mode, bufs: u32) -> (Tcps<I>, Vec<<Tcp as Peer>::Conn>) {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
         .unwrap();
@@ -25,10 +30,9 @@ fn starved(mode: Mode, bufs: u32) -> (Rig<UringPort, Uring>, Vec<<Tcp as Peer>::
 
 /// Without the order among flows that wait, some would find no buffer for ever; without an end of
 /// their receives, all would spin on the want of one.
-#[test]
-fn a_thousand_flows_that_send_at_once_share_four_buffers() {
+fn a_thousand_flows_that_send_at_once_share_four_buffers<I: Kernel>() {
     for mode in [Mode::Incremental, Mode::Pieces] {
-        let (mut rig, mut conns) = starved(mode, 4);
+        let (mut rig, mut conns) = starved::<I>(mode, 4);
         let peer = Tcp(conns[0].peer_addr().unwrap());
         let streams: Vec<_> = (0..FLOWS).map(|at| pattern(at, 10_000 + at)).collect();
         for (conn, stream) in conns.iter_mut().zip(&streams) {
@@ -52,16 +56,15 @@ fn a_thousand_flows_that_send_at_once_share_four_buffers() {
 
 /// Without a constant time for each, flows that end in one turn would cost the square of their
 /// number; with the marks in the wrong place, slots of those that stay would go with them.
-#[test]
-fn half_of_a_thousand_flows_close_in_one_turn_and_the_others_go_on() {
-    let (mut rig, mut conns) = starved(Mode::Incremental, 4);
+fn half_of_a_thousand_flows_close_in_one_turn_and_the_others_go_on<I: Kernel>() {
+    let (mut rig, mut conns) = starved::<I>(Mode::Incremental, 4);
     let peer = Tcp(conns[0].peer_addr().unwrap());
     for conn in &mut conns {
         assert_eq!(peer.push(conn, b"hello"), 5);
     }
     rig.provide();
     // Slots of some are in the ring, of others are not.
-    rig.io.enter(None).unwrap();
+    rig.io.enter(None);
     rig.port.receive(&mut rig.io, &mut rig.frames);
     let (stay, go): (Vec<_>, Vec<_>) = rig.opened.iter().partition(|flow| flow.index % 2 == 0);
     for flow in &go {

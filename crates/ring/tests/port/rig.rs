@@ -8,8 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use impasto_epoll::Epoll;
 use impasto_region::{BufId, Extent, Frames, Span, layout::Geometry};
-use impasto_ring::{FlowId, Gate, Limits, LoopPeer, LoopPort, Port, Sent, UringPort, What, listen};
+use impasto_ring::{
+    FlowId, Gate, Limits, LoopPeer, LoopPort, Port, Sent, SocketPort, Sockets, What, listen,
+};
 use impasto_uring::{Mode, Uring};
 use socket2::SockRef;
 
@@ -22,11 +25,70 @@ impl Wait for () {
     fn wait(&mut self) {}
 }
 
-impl Wait for Uring {
+impl<I: Kernel> Wait for I {
     fn wait(&mut self) {
-        self.enter(Some(Duration::from_millis(20))).unwrap();
+        self.enter(Some(Duration::from_millis(20)));
     }
 }
+
+/// What a port of the kernel's TCP stands over.
+pub(crate) trait Kernel: Sockets + 'static {
+    fn with_entries(entries: u32) -> Self;
+    fn enter(&mut self, timeout: Option<Duration>);
+    fn calls(&self) -> u64;
+}
+
+impl Kernel for Uring {
+    fn with_entries(entries: u32) -> Self {
+        Self::new(entries).unwrap()
+    }
+
+    fn enter(&mut self, timeout: Option<Duration>) {
+        Self::enter(self, timeout).unwrap();
+    }
+
+    fn calls(&self) -> u64 {
+        Self::calls(self)
+    }
+}
+
+impl Kernel for Epoll {
+    fn with_entries(_entries: u32) -> Self {
+        Self::new().unwrap()
+    }
+
+    fn enter(&mut self, timeout: Option<Duration>) {
+        Self::enter(self, timeout).unwrap();
+    }
+
+    fn calls(&self) -> u64 {
+        Self::calls(self)
+    }
+}
+
+/// Runs a scenario of the kernel's TCP over each [`Kernel`].
+macro_rules! on_each_kernel {
+    ($($scenario:ident),+ $(,)?) => {
+        mod by_uring {
+            $(
+                #[test]
+                fn $scenario() {
+                    super::$scenario::<impasto_uring::Uring>();
+                }
+            )+
+        }
+
+        mod by_epoll {
+            $(
+                #[test]
+                fn $scenario() {
+                    super::$scenario::<impasto_epoll::Epoll>();
+                }
+            )+
+        }
+    };
+}
+pub(crate) use on_each_kernel;
 
 /// What clients do.
 pub(crate) trait Peer {
@@ -235,38 +297,40 @@ pub(crate) fn in_memory(slots: usize, bufs: u32) -> (Rig<LoopPort, ()>, LoopPeer
     (Rig::with(port, (), frames, geometry().bufs_end(), bufs), peer)
 }
 
+pub(crate) type Tcps<I> = Rig<SocketPort<I>, I>;
+
 /// A port of the kernel's TCP, likewise, on a ring of `entries`.
-pub(crate) fn of_kernel(
+pub(crate) fn of_kernel<I: Kernel>(
     entries: u32,
     limits: Limits,
     listeners: impl IntoIterator<Item = TcpListener>,
-) -> Rig<UringPort, Uring> {
+) -> Tcps<I> {
     at_gate(entries, limits, listeners, &Arc::new(Gate::new(limits.flows_max)))
 }
 
 /// As [`of_kernel`], at a gate.
-pub(crate) fn at_gate(
+pub(crate) fn at_gate<I: Kernel>(
     entries: u32,
     limits: Limits,
     listeners: impl IntoIterator<Item = TcpListener>,
-    gate: &Arc<Gate>,
-) -> Rig<UringPort, Uring> {
+    gate: &Arc<Gate<I::Waker>>,
+) -> Tcps<I> {
     let bufs = u32::from(limits.bufs_max);
     let frames = Frames::anonymous(geometry(), bufs).unwrap();
-    let mut io = Uring::new(entries).unwrap();
-    let port = UringPort::with_gate(&mut io, &frames, listeners, limits, gate).unwrap();
+    let mut io = I::with_entries(entries);
+    let port = SocketPort::with_gate(&mut io, &frames, listeners, limits, gate).unwrap();
     Rig::with(port, io, frames, geometry().bufs_end(), bufs)
 }
 
 /// As [`of_kernel`], on one IPv4 listener.
-pub(crate) fn on_ipv4(entries: u32, limits: Limits) -> (Rig<UringPort, Uring>, Tcp) {
+pub(crate) fn on_ipv4<I: Kernel>(entries: u32, limits: Limits) -> (Tcps<I>, Tcp) {
     let listener = listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let address = listener.local_addr().unwrap();
     (of_kernel(entries, limits, [listener]), Tcp(address))
 }
 
 /// As [`on_ipv4`], with the mode given.
-pub(crate) fn on_kernel(mode: Mode, slots: usize, bufs: u32) -> (Rig<UringPort, Uring>, Tcp) {
+pub(crate) fn on_kernel<I: Kernel>(mode: Mode, slots: usize, bufs: u32) -> (Tcps<I>, Tcp) {
     on_ipv4(64, Limits { mode: Some(mode), ..limits(slots, bufs) })
 }
 

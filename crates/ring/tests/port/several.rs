@@ -12,18 +12,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use impasto_ring::{FlowId, Gate, Part, Port, Transmit, UringPort, listen};
-use impasto_uring::{Uring, Waker};
+use impasto_ring::{FlowId, Gate, Part, Port, Transmit, listen};
 
-use crate::rig::{Rig, at_gate, limits};
+use crate::rig::{Kernel, Rig, Tcps, at_gate, limits, on_each_kernel};
 
-type Kernel = Rig<UringPort, Uring>;
+on_each_kernel!(
+    connections_are_spread_evenly_over_sleeping_workers,
+    the_limit_is_one_over_all_ports_and_a_flow_that_ends_anywhere_is_a_place,
+    a_port_that_stops_takes_no_wake_up_from_the_one_that_accepts,
+    a_connection_on_its_way_to_a_port_that_stops_is_closed,
+);
 
 /// So long nothing here takes; what does not come fails instead of hanging.
 const LONG: Duration = Duration::from_secs(10);
 
 /// Two ports, the first with the listener.
-fn two(flows_max: usize) -> ([Kernel; 2], SocketAddr, Arc<Gate>) {
+#[expect(clippy::type_complexity, reason = "a test's rig")]
+fn two<I: Kernel>(flows_max: usize) -> ([Tcps<I>; 2], SocketAddr, Arc<Gate<I::Waker>>) {
     let gate = Arc::new(Gate::new(flows_max));
     let listener = listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let address = listener.local_addr().unwrap();
@@ -33,7 +38,7 @@ fn two(flows_max: usize) -> ([Kernel; 2], SocketAddr, Arc<Gate>) {
     (rigs, address, gate)
 }
 
-fn until(rigs: &mut [Kernel; 2], mut is_done: impl FnMut(&[Kernel; 2]) -> bool) {
+fn until<I: Kernel>(rigs: &mut [Tcps<I>; 2], mut is_done: impl FnMut(&[Tcps<I>; 2]) -> bool) {
     let start = Instant::now();
     while !is_done(rigs) {
         assert!(start.elapsed() < LONG, "nothing more happens");
@@ -41,17 +46,17 @@ fn until(rigs: &mut [Kernel; 2], mut is_done: impl FnMut(&[Kernel; 2]) -> bool) 
     }
 }
 
-fn opened(rigs: &[Kernel; 2]) -> [usize; 2] {
+fn opened<I: Kernel>(rigs: &[Tcps<I>; 2]) -> [usize; 2] {
     [0, 1].map(|at| rigs[at].opened.len())
 }
 
 /// Sends back what comes, until it is told to stop and woken. Returns the number of flows that it
 /// had.
-fn echo(mut rig: Kernel, stop: &AtomicBool) -> usize {
+fn echo<I: Kernel>(mut rig: Tcps<I>, stop: &AtomicBool) -> usize {
     let mut echoed = std::collections::BTreeMap::<FlowId, usize>::new();
     while !stop.load(Ordering::Acquire) {
         let start = Instant::now();
-        rig.io.enter(Some(LONG)).unwrap();
+        rig.io.enter(Some(LONG));
         assert!(start.elapsed() < LONG, "nobody woke us");
         rig.look();
         rig.sent.clear();
@@ -71,8 +76,7 @@ fn echo(mut rig: Kernel, stop: &AtomicBool) -> usize {
 
 /// Without the wake-up a connection would wait at a port that sleeps; without the counts one worker
 /// could get most of a few connections. Every worker here waits without end.
-#[test]
-fn connections_are_spread_evenly_over_sleeping_workers() {
+fn connections_are_spread_evenly_over_sleeping_workers<I: Kernel<Waker: Send + Sync>>() {
     const WORKERS: usize = 3;
     const EACH: usize = 10;
     let gate = Arc::new(Gate::new(1000));
@@ -80,14 +84,14 @@ fn connections_are_spread_evenly_over_sleeping_workers() {
     let listener = listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let address = listener.local_addr().unwrap();
     let mut listener = Some(listener);
-    let (ready, wakers) = mpsc::channel::<Waker>();
+    let (ready, wakers) = mpsc::channel::<I::Waker>();
     let mut workers = Vec::new();
     for at in (0..WORKERS).rev() {
         // The last to join has the listener: the others are there.
         let listener = listener.take_if(|_| at == 0);
         let (gate, stop, ready) = (Arc::clone(&gate), Arc::clone(&stop), ready.clone());
         workers.push(thread::spawn(move || {
-            let mut rig = at_gate(64, limits(64, 2), listener, &gate);
+            let mut rig = at_gate::<I>(64, limits(64, 2), listener, &gate);
             rig.provide();
             ready.send(rig.io.waker().unwrap()).unwrap();
             echo(rig, &stop)
@@ -107,9 +111,9 @@ fn connections_are_spread_evenly_over_sleeping_workers() {
         }
     }
     stop.store(true, Ordering::Release);
-    let mut io = Uring::new(8).unwrap();
+    let mut io = I::with_entries(8);
     wakers.iter().for_each(|waker| io.wake(waker));
-    io.enter(Some(Duration::ZERO)).unwrap();
+    io.enter(Some(Duration::ZERO));
     for worker in workers {
         assert_eq!(worker.join().unwrap(), EACH);
     }
@@ -118,9 +122,8 @@ fn connections_are_spread_evenly_over_sleeping_workers() {
 
 /// Without one count over all ports the limit would be as many times higher; without the wake-up
 /// nobody could connect again once another port has closed a flow.
-#[test]
-fn the_limit_is_one_over_all_ports_and_a_flow_that_ends_anywhere_is_a_place() {
-    let (mut rigs, address, gate) = two(4);
+fn the_limit_is_one_over_all_ports_and_a_flow_that_ends_anywhere_is_a_place<I: Kernel>() {
+    let (mut rigs, address, gate) = two::<I>(4);
     let _conns: Vec<_> = (0..8).map(|_| TcpStream::connect(address).unwrap()).collect();
     until(&mut rigs, |rigs| opened(rigs) == [2, 2]);
     for closed in 0..4 {
@@ -135,9 +138,9 @@ fn the_limit_is_one_over_all_ports_and_a_flow_that_ends_anywhere_is_a_place() {
         while second.port.flows() == 2 {
             second.turn();
         }
-        second.io.enter(Some(Duration::ZERO)).unwrap();
+        second.io.enter(Some(Duration::ZERO));
         let start = Instant::now();
-        first.io.enter(Some(LONG)).unwrap();
+        first.io.enter(Some(LONG));
         assert!(start.elapsed() < LONG, "nobody woke the port that accepts");
         first.look();
         until(&mut rigs, |rigs| opened(rigs) == [2, 3 + closed]);
@@ -146,9 +149,8 @@ fn the_limit_is_one_over_all_ports_and_a_flow_that_ends_anywhere_is_a_place() {
 
 /// Without care for who waits, a port that stops would use up the wake-up that the port which
 /// accepts waits for.
-#[test]
-fn a_port_that_stops_takes_no_wake_up_from_the_one_that_accepts() {
-    let (mut rigs, address, _gate) = two(2);
+fn a_port_that_stops_takes_no_wake_up_from_the_one_that_accepts<I: Kernel>() {
+    let (mut rigs, address, _gate) = two::<I>(2);
     let _conns: Vec<_> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
     until(&mut rigs, |rigs| opened(rigs) == [1, 1]);
     rigs.iter_mut().for_each(Rig::turn);
@@ -159,9 +161,9 @@ fn a_port_that_stops_takes_no_wake_up_from_the_one_that_accepts() {
     while second.port.flows() > 0 {
         second.turn();
     }
-    second.io.enter(Some(Duration::ZERO)).unwrap();
+    second.io.enter(Some(Duration::ZERO));
     let start = Instant::now();
-    first.io.enter(Some(LONG)).unwrap();
+    first.io.enter(Some(LONG));
     assert!(start.elapsed() < LONG, "nobody woke the port that accepts");
     first.look();
     until(&mut rigs, |rigs| opened(rigs) == [2, 1]);
@@ -169,9 +171,8 @@ fn a_port_that_stops_takes_no_wake_up_from_the_one_that_accepts() {
 
 /// Without the end of the inbox, a connection on its way to a port that stops would hang, and its
 /// place would be lost.
-#[test]
-fn a_connection_on_its_way_to_a_port_that_stops_is_closed() {
-    let (mut rigs, address, gate) = two(100);
+fn a_connection_on_its_way_to_a_port_that_stops_is_closed<I: Kernel>() {
+    let (mut rigs, address, gate) = two::<I>(100);
     let mut conns: Vec<_> = (0..4).map(|_| TcpStream::connect(address).unwrap()).collect();
     let [first, second] = &mut rigs;
     first.until(|first| first.opened.len() == 2 && gate.flows() == 4);

@@ -1,18 +1,18 @@
 //! Receives of a port: started, landed, and told.
 
 use impasto_region::{Frames, Span};
-use impasto_uring::{Completion, Handed, Landing, Uring};
+use impasto_uring::{Completion, Handed};
 use rustix::io::Errno;
 
-use super::{Kind, UringPort};
-use crate::{FlowId, Slot, What, flows::Receiving};
+use super::{Kind, SocketPort};
+use crate::{FlowId, Slot, Sockets, What, flows::Receiving, sockets::Group};
 
 /// Receives that are started for one buffer. In pieces it serves so many; of an incremental one
 /// each takes what has come.
 pub(super) const RECEIVES_PER_BUF: usize = 64;
 
-impl UringPort {
-    pub(super) fn receive_on(&mut self, io: &mut Uring, index: u32) {
+impl<I: Sockets> SocketPort<I> {
+    pub(super) fn receive_on(&mut self, io: &mut I, index: u32) {
         if let Some(flow) = self.flows.at_mut(index).filter(|flow| flow.wants_receive()) {
             let receive = io.receive(Kind::Receive.token(index), &flow.socket, &self.group);
             flow.receiving = Receiving::Armed(receive);
@@ -20,7 +20,7 @@ impl UringPort {
     }
 
     /// Sees to it that the owner of a paused flow is told when nothing more lands.
-    pub(super) fn stop_on(&mut self, io: &mut Uring, id: FlowId) {
+    pub(super) fn stop_on(&mut self, io: &mut I, id: FlowId) {
         let Some(flow) = self.flows.open_mut(id) else {
             return;
         };
@@ -32,13 +32,7 @@ impl UringPort {
         }
     }
 
-    pub(super) fn receive_into(
-        &mut self,
-        io: &mut Uring,
-        frames: &mut Frames,
-        id: FlowId,
-        span: Span,
-    ) {
+    pub(super) fn receive_into(&mut self, io: &mut I, frames: &mut Frames, id: FlowId, span: Span) {
         let Some(flow) = self.flows.open_mut(id) else {
             return;
         };
@@ -53,7 +47,7 @@ impl UringPort {
 
     /// Starts receives again that found no buffer, as many as `bufs` are likely to serve. All at
     /// once would find none again, most of them, for each buffer that comes.
-    pub(super) fn feed(&mut self, io: &mut Uring, bufs: usize) {
+    pub(super) fn feed(&mut self, io: &mut I, bufs: usize) {
         let mut left = bufs * RECEIVES_PER_BUF;
         while left > 0
             && let Some(id) = self.starved.pop_front()
@@ -72,15 +66,15 @@ impl UringPort {
 
     pub(super) fn received(
         &mut self,
-        io: &mut Uring,
+        io: &mut I,
         frames: &mut Frames,
         index: u32,
-        done: Completion,
+        done: Completion<I::Landing>,
     ) {
         match done.handed {
             Handed::Landed(landing) => self.land(frames, index, landing),
-            Handed::Filled(filled) => {
-                let span = frames.settle_span(filled);
+            Handed::Filled(loan) => {
+                let span = frames.settle_span(loan);
                 self.fill(index, span, done.result.as_ref().map_or(0, |count| *count));
             }
             _ => {}
@@ -163,7 +157,7 @@ impl UringPort {
         }
     }
 
-    fn land(&mut self, frames: &mut Frames, index: u32, landing: Landing) {
+    fn land(&mut self, frames: &mut Frames, index: u32, landing: I::Landing) {
         let landed = self.group.land(frames, landing);
         let flow = self.flows.at_mut(index).filter(|flow| !flow.is_closing);
         if let (Some(extent), Some(flow)) = (landed.extent, flow) {

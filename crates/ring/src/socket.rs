@@ -1,8 +1,9 @@
 //! The port of the kernel's TCP.
 //!
-//! One multishot receive per flow, all from one group of landing buffers. A receive that ends while
-//! its flow wants more is started again; one that ended for want of a buffer when [`Port::provide`]
-//! brings one. What goes wrong on one connection is told on that connection only.
+//! It stands over [`Sockets`]: io_uring, or epoll. One receive per flow, all from one group of
+//! landing buffers. A receive that ends while its flow wants more is started again; one that ended
+//! for want of a buffer when [`Port::provide`] brings one. What goes wrong on one connection is
+//! told on that connection only.
 //!
 //! Ports of several workers share a [`Gate`]: the one with the listeners accepts for all.
 
@@ -10,22 +11,25 @@ mod receive;
 
 use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
+use impasto_epoll::Epoll;
 use impasto_region::{BufId, Frames, Span};
-use impasto_uring::{BufGroup, Completion, Fd, Handed, Mode, Op, Owner, Piece, Token, Uring};
+use impasto_uring::{Completion, Fd, Handed, Mode, Owner, Piece, Token, Uring};
 
 use crate::{
-    FlowId, Gate, Listener, Part, Port, Ring, Sent, Slot, Transmit, What,
+    FlowId, Gate, Listener, Part, Port, Ring, Sent, Slot, Sockets, Transmit, What,
     accept::Acceptor,
     flows::{Flows, Receiving},
     gate::Member,
+    sockets::Group,
 };
 
-/// How much a [`UringPort`] holds.
+/// How much a [`SocketPort`] holds.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Slots of the ring, a power of two.
     pub slots: usize,
-    /// Most landing buffers that are with the port at a time; at most [`BufGroup::BUFS_MAX`].
+    /// Most landing buffers that are with the port at a time; at most
+    /// [`BufGroup::BUFS_MAX`](impasto_uring::BufGroup::BUFS_MAX).
     pub bufs_max: u16,
     /// Most flows, of a port without a [`Gate`]. At the limit, connections wait in the kernel until
     /// a flow closes.
@@ -33,7 +37,7 @@ pub struct Limits {
     /// How long a peer may not acknowledge, or not read, what was sent to it; then its connection
     /// breaks. Counted in milliseconds, of which the kernel takes 2^31 - 1, about 25 days.
     pub stall_max: Duration,
-    /// How the kernel uses up landing buffers; `None`: the best way it knows.
+    /// How an io_uring uses up landing buffers; `None`: the best way the kernel knows.
     pub mode: Option<Mode>,
 }
 
@@ -44,29 +48,34 @@ impl Default for Limits {
     }
 }
 
-/// TCP by io_uring.
+/// The kernel's TCP, by `I`.
 ///
-/// Without a buffer to land in, the end of a stream is not seen either: the kernel takes a buffer
+/// Without a buffer to land in, the end of a stream is not seen either: a receive takes a buffer
 /// first. [`Port::close`] cancels a transmit in flight: an orderly end waits for its [`Sent`]
-/// first. While the ring has no room, completions wait in the [`Uring`], those of transmits too:
+/// first. While the ring has no room, completions wait in `I`, those of transmits too:
 /// [`Ring::release`] lets them through.
 #[derive(Debug)]
-pub struct UringPort {
+pub struct SocketPort<I: Sockets> {
     ring: Ring,
-    group: BufGroup,
+    group: I::Group,
     flows: Flows,
     /// Flows that wait for a buffer, the first for longest.
     starved: VecDeque<FlowId>,
     /// Flows that have stopped, and whose owner was not told.
     stopped: VecDeque<FlowId>,
     sent: VecDeque<Sent>,
-    member: Member,
+    member: Member<I::Waker>,
     acceptor: Acceptor,
     /// A flow that ends at any port is a place for a connection.
     is_waiting: bool,
     /// The next turn comes by itself.
     is_nudged: bool,
 }
+
+/// TCP by io_uring.
+pub type UringPort = SocketPort<Uring>;
+/// TCP by epoll.
+pub type EpollPort = SocketPort<Epoll>;
 
 /// What an operation of the port is, in its token beside an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +91,7 @@ enum Kind {
 /// How long accepting rests, unless a flow closes before.
 const REST: Duration = Duration::from_millis(100);
 
-impl UringPort {
+impl<I: Sockets> SocketPort<I> {
     /// Returns a port that accepts from `listeners` and lands in `frames`.
     ///
     /// # Errors
@@ -92,7 +101,7 @@ impl UringPort {
     /// # Panics
     /// If `limits` are not what their documentation says.
     pub fn new(
-        io: &mut Uring,
+        io: &mut I,
         frames: &Frames,
         listeners: impl IntoIterator<Item: Into<Listener>>,
         limits: Limits,
@@ -114,19 +123,18 @@ impl UringPort {
     /// # Panics
     /// As [`new`](Self::new).
     pub fn with_gate(
-        io: &mut Uring,
+        io: &mut I,
         frames: &Frames,
         listeners: impl IntoIterator<Item: Into<Listener>>,
         limits: Limits,
-        gate: &Arc<Gate>,
+        gate: &Arc<Gate<I::Waker>>,
     ) -> io::Result<Self> {
-        let group = match limits.mode {
-            Some(mode) => BufGroup::with_mode(io, frames, limits.bufs_max, mode),
-            None => BufGroup::new(io, frames, limits.bufs_max),
-        }?;
+        let group = io.group(frames, limits.bufs_max, limits.mode)?;
         let listeners = listeners.into_iter().map(|listener| {
             let listener: Listener = listener.into();
-            listener.prepare(limits.stall_max)
+            let listener = listener.prepare(limits.stall_max)?;
+            rustix::io::ioctl_fionbio(&listener, I::BY_READINESS)?;
+            Ok(listener)
         });
         let acceptor = Acceptor::new(listeners.collect::<io::Result<_>>()?);
         let mut port = Self {
@@ -146,13 +154,8 @@ impl UringPort {
     }
 
     /// Returns the number of buffers that may be provided now.
-    pub const fn room(&self) -> usize {
+    pub fn room(&self) -> usize {
         self.group.room()
-    }
-
-    /// Returns how the kernel uses up landing buffers.
-    pub const fn mode(&self) -> Mode {
-        self.group.mode()
     }
 
     /// Returns the number of flows, closed ones included while something of them is in flight.
@@ -160,7 +163,7 @@ impl UringPort {
         self.flows.len()
     }
 
-    fn route(&mut self, io: &mut Uring, frames: &mut Frames, completion: Completion) {
+    fn route(&mut self, io: &mut I, frames: &mut Frames, completion: Completion<I::Landing>) {
         let (kind, index) = Kind::and_index(completion.token);
         match kind {
             Some(Kind::Accept) => self.accepted(io, index, completion),
@@ -175,7 +178,7 @@ impl UringPort {
         }
     }
 
-    fn accepted(&mut self, io: &mut Uring, index: u32, completion: Completion) {
+    fn accepted(&mut self, io: &mut I, index: u32, completion: Completion<I::Landing>) {
         if self.acceptor.accepted(index, completion) {
             io.timer(Kind::Rest.token(0), REST);
             self.wait();
@@ -185,7 +188,7 @@ impl UringPort {
 
     /// Gives connections that were accepted to their ports, and accepts as many more as there are
     /// places.
-    fn accept(&mut self, io: &mut Uring) {
+    fn accept(&mut self, io: &mut I) {
         self.admit(io);
         let is_short = self.member.room() == 0 || !self.acceptor.waiting.is_empty();
         if self.acceptor.is_on() && is_short {
@@ -198,7 +201,7 @@ impl UringPort {
             .arm(io, room, |io, index, listener| io.accept(Kind::Accept.token(index), listener));
     }
 
-    fn admit(&mut self, io: &mut Uring) {
+    fn admit(&mut self, io: &mut I) {
         while let Some(socket) = self.acceptor.waiting.pop_front() {
             if let Err(socket) = self.member.admit(io, socket) {
                 self.acceptor.waiting.push_front(socket);
@@ -214,7 +217,7 @@ impl UringPort {
     }
 
     /// Accepts again, if a flow has ended since [`wait`](Self::wait).
-    fn look_for_place(&mut self, io: &mut Uring) {
+    fn look_for_place(&mut self, io: &mut I) {
         if self.is_waiting && !self.member.is_waiting() {
             self.is_waiting = false;
             self.acceptor.end_rest();
@@ -223,7 +226,7 @@ impl UringPort {
     }
 
     /// Opens flows for connections that were given to this port.
-    fn open_arrived(&mut self, io: &mut Uring) {
+    fn open_arrived(&mut self, io: &mut I) {
         while self.ring.room() > 0 {
             let Some(socket) = self.member.take() else {
                 return;
@@ -239,13 +242,13 @@ impl UringPort {
     }
 
     /// Makes the next enter return.
-    fn nudge(&mut self, io: &mut Uring) {
+    fn nudge(&mut self, io: &mut I) {
         if !std::mem::replace(&mut self.is_nudged, true) {
             io.timer(Kind::Nudge.token(0), Duration::ZERO);
         }
     }
 
-    fn transmitted(&mut self, io: &mut Uring, index: u32, completion: Completion) {
+    fn transmitted(&mut self, io: &mut I, index: u32, completion: Completion<I::Landing>) {
         let Some(flow) = self.flows.at_mut(index) else {
             return;
         };
@@ -271,9 +274,11 @@ impl UringPort {
 
     fn send(
         &mut self,
+        io: &mut I,
+        frames: &Frames,
         id: FlowId,
         transmit: Transmit,
-        start: impl FnOnce(Token, &Fd, Vec<u8>, &mut dyn Iterator<Item = Piece>) -> Op,
+        is_quiet: bool,
     ) {
         let Some(flow) = self.flows.open_mut(id) else {
             let result = Err(io::ErrorKind::NotConnected.into());
@@ -281,16 +286,17 @@ impl UringPort {
         };
         assert!(flow.sending.is_none(), "one transmit per flow at a time");
         let Transmit { bytes, parts } = transmit;
-        let mut pieces = parts.iter().map(|part| match *part {
+        let pieces = parts.iter().map(|part| match *part {
             Part::Bytes { at, len } => Piece::Bytes { at, len },
             Part::Stored(extent) => Piece::Stored(extent.span()),
         });
-        let send = start(Kind::Send.token(id.index), &flow.socket, bytes, &mut pieces);
+        let token = Kind::Send.token(id.index);
+        let send = io.send(token, &flow.socket, frames, bytes, pieces, is_quiet);
         flow.sending = Some((send, parts));
     }
 
     /// Ends a flow that was closed, if nothing of it is in flight any more.
-    fn forget_gone(&mut self, io: &mut Uring, index: u32) {
+    fn forget_gone(&mut self, io: &mut I, index: u32) {
         if let Some(socket) = self.flows.take_gone(index) {
             io.close(socket);
             // Behind the close, so that who is woken finds the descriptor free.
@@ -300,8 +306,8 @@ impl UringPort {
     }
 }
 
-impl Port<Uring> for UringPort {
-    fn receive(&mut self, io: &mut Uring, frames: &mut Frames) {
+impl<I: Sockets> Port<I> for SocketPort<I> {
+    fn receive(&mut self, io: &mut I, frames: &mut Frames) {
         self.look_for_place(io);
         self.open_arrived(io);
         // A completion makes at most one slot.
@@ -325,23 +331,19 @@ impl Port<Uring> for UringPort {
         &mut self.ring
     }
 
-    fn transmit(&mut self, io: &mut Uring, frames: &Frames, id: FlowId, transmit: Transmit) {
-        self.send(id, transmit, |token, socket, bytes, pieces| {
-            io.send(token, socket, frames, bytes, pieces)
-        });
+    fn transmit(&mut self, io: &mut I, frames: &Frames, id: FlowId, transmit: Transmit) {
+        self.send(io, frames, id, transmit, false);
     }
 
-    fn transmit_quiet(&mut self, io: &mut Uring, frames: &Frames, id: FlowId, transmit: Transmit) {
-        self.send(id, transmit, |token, socket, bytes, pieces| {
-            io.send_quiet(token, socket, frames, bytes, pieces)
-        });
+    fn transmit_quiet(&mut self, io: &mut I, frames: &Frames, id: FlowId, transmit: Transmit) {
+        self.send(io, frames, id, transmit, true);
     }
 
     fn sent(&mut self) -> Option<Sent> {
         self.sent.pop_front()
     }
 
-    fn pause(&mut self, io: &mut Uring, id: FlowId) {
+    fn pause(&mut self, io: &mut I, id: FlowId) {
         let Some(flow) = self.flows.open_mut(id) else {
             return;
         };
@@ -351,16 +353,16 @@ impl Port<Uring> for UringPort {
         }
     }
 
-    fn stop(&mut self, io: &mut Uring, id: FlowId) {
+    fn stop(&mut self, io: &mut I, id: FlowId) {
         self.pause(io, id);
         self.stop_on(io, id);
     }
 
-    fn direct(&mut self, io: &mut Uring, frames: &mut Frames, id: FlowId, span: Span) {
+    fn direct(&mut self, io: &mut I, frames: &mut Frames, id: FlowId, span: Span) {
         self.receive_into(io, frames, id, span);
     }
 
-    fn resume(&mut self, io: &mut Uring, id: FlowId) {
+    fn resume(&mut self, io: &mut I, id: FlowId) {
         if let Some(flow) = self.flows.open_mut(id) {
             // A receive that still stops starts again when it has.
             flow.is_paused = false;
@@ -371,7 +373,7 @@ impl Port<Uring> for UringPort {
         }
     }
 
-    fn shut(&mut self, io: &mut Uring, id: FlowId) {
+    fn shut(&mut self, io: &mut I, id: FlowId) {
         if let Some(flow) = self.flows.open_mut(id) {
             flow.is_shutting = true;
             if flow.sending.is_none() {
@@ -383,7 +385,7 @@ impl Port<Uring> for UringPort {
         }
     }
 
-    fn close(&mut self, io: &mut Uring, id: FlowId) {
+    fn close(&mut self, io: &mut I, id: FlowId) {
         self.ring.hide(id);
         let Some(flow) = self.flows.open_mut(id) else {
             return;
@@ -397,7 +399,7 @@ impl Port<Uring> for UringPort {
         self.forget_gone(io, id.index);
     }
 
-    fn stop_accepting(&mut self, io: &mut Uring) {
+    fn stop_accepting(&mut self, io: &mut I) {
         self.acceptor.stop(io);
         self.member.close(io);
     }
@@ -406,7 +408,7 @@ impl Port<Uring> for UringPort {
         self.ring.drained()
     }
 
-    fn provide(&mut self, io: &mut Uring, frames: &mut Frames, buf: BufId) {
+    fn provide(&mut self, io: &mut I, frames: &mut Frames, buf: BufId) {
         self.group.provide(frames, buf);
         self.feed(io, 1);
     }
