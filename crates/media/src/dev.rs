@@ -1,18 +1,19 @@
-//! `Dev` on io_uring.
+//! `Dev` on a file, by io_uring or by threads.
 
 use std::{fs::File, io};
 
-use impasto_region::{Frames, Span};
+use impasto_epoll::Epoll;
+use impasto_region::{Frames, Span, SpanLoan};
 use impasto_uring::{Completion, Fd, Handed, Owner, Token, Uring};
 
 use crate::{Dev, DevToken, Durability, MediumError};
 
 /// A file or block device, open with `O_DIRECT`, whose offsets are those of the frames.
 ///
-/// It takes the completions of [`Owner::Dev`]: there is one of it on a ring. It may be on several
-/// rings: its tokens are unique over all of them.
+/// It takes the completions of [`Owner::Dev`]: there is one of it on an io_uring or [`Epoll`]. It
+/// may be on several: its tokens are unique over all of them.
 #[derive(Debug)]
-pub struct UringDev {
+pub struct FileDev {
     file: Fd,
     /// The next one.
     token: u64,
@@ -20,7 +21,7 @@ pub struct UringDev {
     writes: Vec<(DevToken, Span)>,
 }
 
-impl UringDev {
+impl FileDev {
     /// Returns the device on `file`.
     ///
     /// Without `O_DIRECT` it is as durable, and slower: bytes are copied to the page cache first.
@@ -35,32 +36,32 @@ impl UringDev {
     }
 }
 
-impl Dev<Uring> for UringDev {
-    fn write(&mut self, io: &mut Uring, frames: &Frames, span: Span, how: Durability) -> DevToken {
-        let (token, ring_token) = self.next_token();
-        io.write(ring_token, &self.file, frames, span, how == Durability::Dsync);
+impl<I: Files> Dev<I> for FileDev {
+    fn write(&mut self, io: &mut I, frames: &Frames, span: Span, how: Durability) -> DevToken {
+        let (token, io_token) = self.next_token();
+        io.write(io_token, &self.file, frames, span, how == Durability::Dsync);
         self.writes.push((token, span));
         token
     }
 
-    fn sync(&mut self, io: &mut Uring) -> DevToken {
-        let (token, ring_token) = self.next_token();
-        io.fsync_data(ring_token, &self.file);
+    fn sync(&mut self, io: &mut I) -> DevToken {
+        let (token, io_token) = self.next_token();
+        io.sync(io_token, &self.file);
         token
     }
 
-    fn read(&mut self, io: &mut Uring, frames: &mut Frames, span: Span) -> DevToken {
-        let (token, ring_token) = self.next_token();
+    fn read(&mut self, io: &mut I, frames: &mut Frames, span: Span) -> DevToken {
+        let (token, io_token) = self.next_token();
         let loan = frames.loan_span(span);
-        io.read(ring_token, &self.file, frames, loan);
+        io.read(io_token, &self.file, frames, loan);
         token
     }
 
-    fn poll(&mut self, io: &mut Uring, frames: &mut Frames) -> Option<(DevToken, io::Result<()>)> {
-        let Completion { token, result, handed, .. } = io.completion(Owner::Dev)?;
+    fn poll(&mut self, io: &mut I, frames: &mut Frames) -> Option<(DevToken, io::Result<()>)> {
+        let Ended { token, result, loan } = io.ended()?;
         let token = DevToken(token.value);
-        let result = if let Handed::Filled(filled) = handed {
-            let span = frames.settle_span(filled);
+        let result = if let Some(loan) = loan {
+            let span = frames.settle_span(loan);
             whole(result, span, |done| MediumError::ShortRead { span, done })
         } else if let Some(index) = self.writes.iter().position(|(write, _)| *write == token) {
             let (_, span) = self.writes.swap_remove(index);
@@ -69,6 +70,70 @@ impl Dev<Uring> for UringDev {
             result.map(|_zero| ())
         };
         Some((token, result))
+    }
+}
+
+/// What a [`FileDev`] starts its operations on; they are named after those of [`Uring`].
+pub trait Files {
+    /// Writes `span` to the same offset of `file`, durably or not.
+    fn write(&mut self, token: Token, file: &Fd, frames: &Frames, span: Span, dsync: bool);
+    /// Reads the span of `loan` from the same offset of `file`.
+    fn read(&mut self, token: Token, file: &Fd, frames: &Frames, loan: SpanLoan);
+    /// Makes all writes durable that have completed.
+    fn sync(&mut self, token: Token, file: &Fd);
+    /// Returns an operation that has ended.
+    fn ended(&mut self) -> Option<Ended>;
+}
+
+/// The end of an operation on a file.
+#[derive(Debug)]
+pub struct Ended {
+    token: Token,
+    result: io::Result<u32>,
+    /// Of a read.
+    loan: Option<SpanLoan>,
+}
+
+impl<L> From<Completion<L>> for Ended {
+    fn from(Completion { token, result, handed, .. }: Completion<L>) -> Self {
+        let loan = if let Handed::Filled(loan) = handed { Some(loan) } else { None };
+        Self { token, result, loan }
+    }
+}
+
+impl Files for Uring {
+    fn write(&mut self, token: Token, file: &Fd, frames: &Frames, span: Span, dsync: bool) {
+        Self::write(self, token, file, frames, span, dsync);
+    }
+
+    fn read(&mut self, token: Token, file: &Fd, frames: &Frames, loan: SpanLoan) {
+        Self::read(self, token, file, frames, loan);
+    }
+
+    fn sync(&mut self, token: Token, file: &Fd) {
+        self.fsync_data(token, file);
+    }
+
+    fn ended(&mut self) -> Option<Ended> {
+        self.completion(Owner::Dev).map(Ended::from)
+    }
+}
+
+impl Files for Epoll {
+    fn write(&mut self, token: Token, file: &Fd, frames: &Frames, span: Span, dsync: bool) {
+        Self::write(self, token, file, frames, span, dsync);
+    }
+
+    fn read(&mut self, token: Token, file: &Fd, _frames: &Frames, loan: SpanLoan) {
+        Self::read(self, token, file, loan);
+    }
+
+    fn sync(&mut self, token: Token, file: &Fd) {
+        self.fsync_data(token, file);
+    }
+
+    fn ended(&mut self) -> Option<Ended> {
+        self.completion(Owner::Dev).map(Ended::from)
     }
 }
 

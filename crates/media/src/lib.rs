@@ -5,7 +5,7 @@
 //!
 //! | medium | seam | real | simulated |
 //! |---|---|---|---|
-//! | [`Disk`] | [`Dev`] | io_uring on an `O_DIRECT` file | `impasto_sim::SimDev` |
+//! | [`Disk`] | [`Dev`] | [`FileDev`]: an `O_DIRECT` file | `impasto_sim::SimDev` |
 //! | [`Pmem`] | [`Lines`] | the CPU's flush instruction | `impasto_sim::SimLines` |
 //!
 //! Bytes are at the same offset in [`Frames`] and on the medium, so a span says both.
@@ -18,7 +18,7 @@ mod error;
 mod lines;
 mod pmem;
 
-pub use dev::UringDev;
+pub use dev::{Ended, FileDev, Files};
 pub use disk::Disk;
 pub use error::MediumError;
 pub use lines::CpuLines;
