@@ -11,6 +11,7 @@
 //! | [`media`] | what makes bytes durable: `disk`, `pmem` |
 //! | [`ring`] | slots between head and tail, and the ports that fill them |
 //! | [`uring`] | the only io_uring |
+//! | [`epoll`] | what io_uring does, without io_uring |
 //! | [`server`] | the loop that owns all of them; HTTP |
 
 //!
@@ -72,6 +73,7 @@
 
 #![forbid(unsafe_code)]
 
+pub use impasto_epoll as epoll;
 pub use impasto_media as media;
 pub use impasto_region as region;
 pub use impasto_ring as ring;

@@ -16,7 +16,7 @@ use std::{
 };
 
 use impasto::{
-    media::{CpuLines, Disk, Medium, Pmem, UringDev},
+    media::{CpuLines, Disk, FileDev, Medium, Pmem},
     region::{
         Frames, Region,
         layout::{Geometry, MediumKind},
@@ -166,7 +166,7 @@ fn requests_do_not_allocate() {
     Region::create(dir.path(), geometry, MediumKind::Disk, &mut |_| {}).unwrap();
     let rate = allocations_per_request(|signals, ready| {
         let region = Region::open(dir.path()).unwrap();
-        let medium = Disk::new(UringDev::new(region.open_direct().unwrap()));
+        let medium = Disk::new(FileDev::new(region.open_direct().unwrap()));
         let frames = Frames::anonymous(geometry, config::landing_bufs(geometry, 1)).unwrap();
         serve(&region, medium, frames, signals, ready);
     });

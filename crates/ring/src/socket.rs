@@ -13,7 +13,7 @@ use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
 use impasto_epoll::Epoll;
 use impasto_region::{BufId, Frames, Span};
-use impasto_uring::{Completion, Fd, Handed, Mode, Owner, Piece, Token, Uring};
+use impasto_uring::{Completion, Handed, Mode, Owner, Piece, Token, Uring};
 
 use crate::{
     FlowId, Gate, Listener, Part, Port, Ring, Sent, Slot, Sockets, Transmit, What,
@@ -433,6 +433,8 @@ mod tests {
 
     use impasto_region::layout::Geometry;
     use socket2::SockRef;
+
+    use impasto_uring::Fd;
 
     use super::{receive::RECEIVES_PER_BUF, *};
     use crate::listen;

@@ -2,7 +2,8 @@
 
 use std::{io, time::Duration};
 
-use impasto_uring::{Owner, Uring, Waker};
+use impasto_epoll::Epoll;
+use impasto_uring::{Owner, Uring};
 
 /// The one place where a worker waits: for packets, for the medium, for a signal, for another
 /// worker.
@@ -29,13 +30,13 @@ pub trait Enter {
 }
 
 impl Enter for Uring {
-    type Waker = Waker;
+    type Waker = impasto_uring::Waker;
 
-    fn waker(&self) -> io::Result<Waker> {
+    fn waker(&self) -> io::Result<Self::Waker> {
         Self::waker(self)
     }
 
-    fn wake(&mut self, waker: &Waker) {
+    fn wake(&mut self, waker: &Self::Waker) {
         Self::wake(self, waker);
     }
 
@@ -43,8 +44,27 @@ impl Enter for Uring {
         Self::enter(self, timeout)?;
         let has_news = self.has_news();
         // Whatever the loop itself polls only wakes it: what happened stands elsewhere, as in the
-        // flag of `Worker::run`. Left in its queue, it would keep the next enter from
-        // waiting.
+        // flag of `Worker::run`. Left in its queue, it would keep the next enter from waiting.
+        while self.completion(Owner::Loop).is_some() {}
+        Ok(has_news)
+    }
+}
+
+impl Enter for Epoll {
+    type Waker = impasto_epoll::Waker;
+
+    fn waker(&self) -> io::Result<Self::Waker> {
+        Ok(Self::waker(self))
+    }
+
+    fn wake(&mut self, waker: &Self::Waker) {
+        Self::wake(self, waker);
+    }
+
+    fn enter(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
+        Self::enter(self, timeout)?;
+        let has_news = self.has_news();
+        // As above.
         while self.completion(Owner::Loop).is_some() {}
         Ok(has_news)
     }

@@ -17,6 +17,8 @@ pub(super) struct Banner<'a> {
     /// Entries that recovery found in the region's log: records, and the logs and trims besides.
     pub(super) entries: u64,
     pub(super) recovery: Duration,
+    /// What workers wait on, and why.
+    pub(super) io: &'a str,
     pub(super) workers: u32,
     /// How many there can be, and how many were asked for.
     pub(super) connections: (usize, usize),
@@ -32,6 +34,7 @@ impl fmt::Display for Banner<'_> {
         writeln!(f, "medium     {}: {}", self.medium.name(), self.durability())?;
         writeln!(f, "data       {dir} ({size})")?;
         writeln!(f, "recovered  {} log entries in {millis} ms", self.entries)?;
+        writeln!(f, "io         {}", self.io)?;
         let (room, asked) = self.connections;
         writeln!(f, "workers    {}, for up to {room} connections", self.workers)?;
         if room < asked {
@@ -93,6 +96,7 @@ mod tests {
             region_bytes: 1 << 30,
             entries: 3,
             recovery: Duration::from_millis(12),
+            io: "io_uring",
             workers: 2,
             connections: (1000, 1000),
             places: &[Place::Http(http.parse().unwrap())],
@@ -110,6 +114,7 @@ mod tests {
                  if the device honours flushes\n\
                  data       ./impasto-data (1GiB)\n\
                  recovered  3 log entries in 12 ms\n\
+                 io         io_uring\n\
                  workers    2, for up to 1000 connections\n\
                  listening  http://127.0.0.1:8080",
                 env!("CARGO_PKG_VERSION")

@@ -1,12 +1,12 @@
 //! `impasto serve`: opens or creates the region, listens, and serves until it is told to stop.
 
+mod io;
 mod limits;
 mod listeners;
 mod notify;
 mod workers;
 
 use std::{
-    io,
     net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
@@ -14,7 +14,7 @@ use std::{
 };
 
 use impasto::{
-    media::{CpuLines, Disk, Medium, Pmem, UringDev},
+    media::{CpuLines, Disk, FileDev, Medium, Pmem},
     region::{
         Frames, Region,
         layout::{BUF_BYTES, Geometry, MediumKind},
@@ -23,7 +23,6 @@ use impasto::{
         self, Shared, SharedParts,
         config::{self, Options, VALUE_BYTES_MAX, workers_max},
     },
-    uring::Uring,
 };
 
 use super::{
@@ -33,6 +32,7 @@ use super::{
     create::{self, Wanted},
     medium, memory, tell,
 };
+use io::{Chosen, Io, IoArg};
 use listeners::Listeners;
 pub(super) use listeners::Place;
 use workers::{Served, Stop};
@@ -65,6 +65,9 @@ pub(super) struct Args {
     #[arg(long, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=i64::from(WORKERS_MAX)))]
     workers: Option<u32>,
+    /// How to wait for packets and for the disk
+    #[arg(long, value_enum, default_value_t = IoArg::Auto)]
+    io: IoArg,
     /// Never wait, but look for packets all the time: takes all of a core for each worker
     #[arg(long)]
     busy_poll: bool,
@@ -127,12 +130,16 @@ fn value_max(text: &str) -> Result<u32, String> {
 
 /// Most workers.
 const WORKERS_MAX: u32 = 64;
-/// Operations that one system call submits; more of them wait for their turn.
-const RING_ENTRIES: u32 = 1024;
 
 pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
     // What may be refused is asked for before a region is created, which takes time and space.
-    let mut io = Uring::new(RING_ENTRIES)?;
+    match io::choose(args.io)? {
+        Chosen::Uring(io) => run_on(args, io, "io_uring"),
+        Chosen::Epoll(io, how) => run_on(args, io, &how),
+    }
+}
+
+fn run_on(args: &Args, mut io: impl Io, how: &str) -> Result<ExitCode, Failure> {
     let wanted =
         Wanted { dir: &args.data, size: args.size, medium: args.medium, memory: args.memory };
     // The region first, if there is one: waiting for its lock is waiting for all that a killed
@@ -155,10 +162,11 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
         None => create::open(wanted)?,
     };
     io.hold(region.lock())?;
-    let mut serve = Serve { args, region: &region, listeners, workers, flows_max, flush: None };
+    let flush = None;
+    let mut serve = Serve { args, region: &region, listeners, workers, flows_max, how, flush };
     match region.superblock().medium {
         MediumKind::Disk => {
-            let medium = Disk::new(UringDev::new(region.open_direct()?));
+            let medium = Disk::new(FileDev::new(region.open_direct()?));
             let bufs = config::landing_bufs(geometry, workers) * workers;
             let frames = Frames::anonymous(geometry, bufs).map_err(no_memory)?;
             serve.run(io, medium, frames)?;
@@ -173,7 +181,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn no_memory(error: io::Error) -> Failure {
+fn no_memory(error: std::io::Error) -> Failure {
     format!("cannot map the region into memory: {error}").into()
 }
 
@@ -184,19 +192,21 @@ struct Serve<'a> {
     listeners: Listeners,
     workers: u32,
     flows_max: usize,
+    /// How it waits.
+    how: &'a str,
     /// What lines are flushed with, where they need it.
     flush: Option<&'static str>,
 }
 
 impl Serve<'_> {
     /// Recovers the region and serves it until a signal.
-    fn run<M: Medium<Uring> + Send>(
+    fn run<I: Io, M: Medium<I> + Send>(
         self,
-        mut io: Uring,
+        mut io: I,
         mut medium: M,
         mut frames: Frames,
     ) -> Result<(), Failure> {
-        let Self { args, region, mut listeners, workers, flows_max, flush } = self;
+        let Self { args, region, mut listeners, workers, flows_max, how, flush } = self;
         let superblock = *region.superblock();
         let geometry = superblock.geometry;
         let start = Instant::now();
@@ -210,13 +220,14 @@ impl Serve<'_> {
             region_bytes: geometry.region_bytes(),
             entries: report.records,
             recovery: start.elapsed(),
+            io: how,
             workers,
             connections: (flows_max, args.connections as usize),
             places: &listeners.places,
         };
         let options = args.options();
         let parts = SharedParts { medium, frames, workers, store, geometry, options };
-        let served = Served {
+        let served: Served<'_, I, M> = Served {
             shared: Shared::new(parts),
             region,
             workers,

@@ -12,9 +12,9 @@ use std::{
 use impasto::{
     media::Medium,
     region::Region,
-    ring::{Gate, Limits, Listener, UringPort},
-    server::{Parts, Shared, Worker},
-    uring::{Fd, Owner, Token, Uring, Waker},
+    ring::{Gate, Limits, Listener, SocketPort, Sockets},
+    server::{Enter, Parts, Shared, Worker},
+    uring::Fd,
 };
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
@@ -22,12 +22,12 @@ use signal_hook::{
     low_level::pipe,
 };
 
-use super::RING_ENTRIES;
+use super::io::Io;
 use crate::cli::{Failure, say, with_causes};
 
 /// A recovered region and how it is served.
-pub(super) struct Served<'a, M> {
-    pub(super) shared: Shared<M, Waker>,
+pub(super) struct Served<'a, I: Io, M> {
+    pub(super) shared: Shared<M, <I as Enter>::Waker>,
     pub(super) region: &'a Region,
     pub(super) workers: u32,
     pub(super) busy_poll: bool,
@@ -36,11 +36,14 @@ pub(super) struct Served<'a, M> {
     pub(super) flows_max: usize,
 }
 
-impl<M: Medium<Uring> + Send> Served<'_, M> {
+/// How connections find their workers.
+type GateOf<I> = Arc<Gate<<I as Sockets>::Waker>>;
+
+impl<I: Io, M: Medium<I> + Send> Served<'_, I, M> {
     /// Serves until `stop` is asked for; calls `ready` when all workers are there.
     pub(super) fn run(
         &self,
-        io: Uring,
+        io: I,
         listeners: Vec<Listener>,
         stop: &Stop,
         ready: impl FnOnce(),
@@ -79,7 +82,7 @@ impl<M: Medium<Uring> + Send> Served<'_, M> {
             }
             ready();
             let _guard = AbortIfPanicking;
-            first.io().poll(STOP, &stop.wake);
+            first.io().watch(&stop.wake);
             if let Err(error) = first.run(&stop.asked) {
                 end(&error.into());
             }
@@ -87,23 +90,24 @@ impl<M: Medium<Uring> + Send> Served<'_, M> {
         })
     }
 
-    /// Makes a worker with a ring of its own.
-    fn join(&self, gate: &Arc<Gate>) -> Result<Worker<Uring, UringPort, M>, Failure> {
-        let mut io = Uring::new(RING_ENTRIES)?;
+    /// Makes a worker that waits for itself.
+    fn join(&self, gate: &GateOf<I>) -> Result<Worker<I, SocketPort<I>, M>, Failure> {
+        let mut io = I::open()?;
         io.hold(self.region.lock())?;
         self.worker(io, Vec::new(), gate)
     }
 
     fn worker(
         &self,
-        mut io: Uring,
+        mut io: I,
         listeners: Vec<Listener>,
-        gate: &Arc<Gate>,
-    ) -> Result<Worker<Uring, UringPort, M>, Failure> {
+        gate: &GateOf<I>,
+    ) -> Result<Worker<I, SocketPort<I>, M>, Failure> {
         let shared = self.shared.clone();
         let limits = Limits { stall_max: self.stall_max, ..Limits::default() };
-        let port = shared
-            .with_frames(|frames| UringPort::with_gate(&mut io, frames, listeners, limits, gate))?;
+        let port = shared.with_frames(|frames| {
+            SocketPort::with_gate(&mut io, frames, listeners, limits, gate)
+        })?;
         let (clock, busy_poll) = (Box::new(Instant::now), self.busy_poll);
         Ok(Worker::new(Parts { io, port, shared, clock, busy_poll })?)
     }
@@ -126,8 +130,6 @@ impl Drop for AbortIfPanicking {
         }
     }
 }
-
-const STOP: Token = Token { owner: Owner::Loop, value: 0 };
 
 /// A clean stop, asked for by SIGINT or SIGTERM. The second signal ends the process at once.
 pub(super) struct Stop {

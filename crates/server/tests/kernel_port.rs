@@ -1,4 +1,4 @@
-//! The worker on real sockets and a real file.
+//! The worker on real sockets and a real file, by io_uring and by epoll.
 #![expect(clippy::unwrap_used, reason = "a failed call fails the test")]
 
 use std::{
@@ -14,18 +14,36 @@ use std::{
     time::Instant,
 };
 
-use impasto_media::{CpuLines, Disk, Medium, Pmem, UringDev};
+use impasto_epoll::Epoll;
+use impasto_media::{CpuLines, Disk, FileDev, Files, Medium, Pmem};
 use impasto_region::{
     Frames, Region,
     layout::{Geometry, MediumKind},
 };
-use impasto_ring::{Limits, UringPort, listen};
+use impasto_ring::{Limits, SocketPort, Sockets, listen};
 use impasto_server::{
-    Parts, Shared, SharedParts, Worker,
+    Enter, Parts, Shared, SharedParts, Worker,
     config::{Options, landing_bufs},
     start,
 };
 use impasto_uring::Uring;
+
+/// What the worker waits on.
+trait Io: Enter + Sockets + Files {
+    fn make() -> Self;
+}
+
+impl Io for Uring {
+    fn make() -> Self {
+        Self::new(256).unwrap()
+    }
+}
+
+impl Io for Epoll {
+    fn make() -> Self {
+        Self::new().unwrap()
+    }
+}
 
 /// A worker in a thread of its own.
 struct Server {
@@ -35,7 +53,7 @@ struct Server {
 }
 
 impl Server {
-    fn start(dir: &Path, kind: MediumKind) -> Self {
+    fn start<I: Io>(dir: &Path, kind: MediumKind) -> Self {
         if !Region::exists(dir).unwrap() {
             let geometry = Geometry::new(16 << 20).unwrap();
             Region::create(dir, geometry, kind, &mut |_| {}).unwrap();
@@ -51,12 +69,12 @@ impl Server {
                 MediumKind::Disk => {
                     let file: File = region.open_direct().unwrap();
                     let frames = Frames::anonymous(geometry, landing_bufs(geometry, 1)).unwrap();
-                    serve(&region, listener, Disk::new(UringDev::new(file)), frames, &stopped);
+                    serve::<I>(&region, listener, Disk::new(FileDev::new(file)), frames, &stopped);
                 }
                 _ => {
                     let frames = Frames::shared(region.file(), geometry).unwrap();
                     let medium = Pmem::new(CpuLines::detect(), kind);
-                    serve(&region, listener, medium, frames, &stopped);
+                    serve::<I>(&region, listener, medium, frames, &stopped);
                 }
             }
         });
@@ -75,17 +93,17 @@ impl Server {
     }
 }
 
-fn serve(
+fn serve<I: Io>(
     region: &Region,
     listener: std::net::TcpListener,
-    mut medium: impl Medium<Uring>,
+    mut medium: impl Medium<I>,
     mut frames: Frames,
     stop: &AtomicBool,
 ) {
     let superblock = *region.superblock();
-    let mut io = Uring::new(256).unwrap();
+    let mut io = I::make();
     let (store, _report) = start(&mut io, &mut medium, &mut frames, superblock).unwrap();
-    let port = UringPort::new(&mut io, &frames, [listener], Limits::default()).unwrap();
+    let port = SocketPort::new(&mut io, &frames, [listener], Limits::default()).unwrap();
     let clock = Box::new(Instant::now);
     let geometry = superblock.geometry;
     let options = Options::default();
@@ -105,10 +123,10 @@ fn read_until(stream: &mut TcpStream, end: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn serves_and_serves_again(dir: &Path, kind: MediumKind) {
+fn serves_and_serves_again<I: Io>(dir: &Path, kind: MediumKind) {
     let value: Vec<u8> =
         (0..300_000_u32).map(|at| at.to_le_bytes()[0] ^ at.to_le_bytes()[1]).collect();
-    let server = Server::start(dir, kind);
+    let server = Server::start::<I>(dir, kind);
     let mut stream = server.connect();
     for (seq, len) in (1..).zip([0, 10, 3000, 300_000]) {
         write!(stream, "POST /v1/logs/log HTTP/1.1\r\nContent-Length: {len}\r\n\r\n").unwrap();
@@ -138,7 +156,7 @@ fn serves_and_serves_again(dir: &Path, kind: MediumKind) {
     read_until(&mut stream, b"{\"first\":1,\"next\":5001,\"records\":5000,\"bytes\":25000}\n");
     server.stop();
 
-    let server = Server::start(dir, kind);
+    let server = Server::start::<I>(dir, kind);
     let mut stream = server.connect();
     write!(stream, "GET /v1/logs/log/4 HTTP/1.1\r\nConnection: close\r\n\r\n").unwrap();
     let mut reply = Vec::new();
@@ -148,26 +166,14 @@ fn serves_and_serves_again(dir: &Path, kind: MediumKind) {
     server.stop();
 }
 
-#[test]
-fn a_file_on_disk_is_served_and_served_again() {
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    serves_and_serves_again(&dir.path().join("region"), MediumKind::Disk);
-}
-
-#[test]
-fn a_file_in_memory_is_served_and_served_again() {
-    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
-    serves_and_serves_again(&dir.path().join("region"), MediumKind::Shm);
-}
-
 /// The request behind a body that came straight into its blocks, bodies that break off in the
 /// middle of it, and more of them than may at a time.
-fn directed_bodies_are_taken_and_given_up(dir: &Path, kind: MediumKind) {
+fn directed_bodies_are_taken_and_given_up<I: Io>(dir: &Path, kind: MediumKind) {
     const BYTES: usize = 700_000;
     let value: Vec<u8> = (0..=248).cycle().take(BYTES).collect();
     let head = format!("POST /v1/logs/log HTTP/1.1\r\nContent-Length: {BYTES}\r\n\r\n");
     let post = [head.as_bytes(), &value].concat();
-    let server = Server::start(dir, kind);
+    let server = Server::start::<I>(dir, kind);
     let half = |before: &[u8]| {
         let mut stream = server.connect();
         stream.write_all(before).unwrap();
@@ -207,7 +213,7 @@ fn directed_bodies_are_taken_and_given_up(dir: &Path, kind: MediumKind) {
     // Closed with bytes unread, a connection may be reset.
     let _end = stopped.join().unwrap();
 
-    let server = Server::start(dir, kind);
+    let server = Server::start::<I>(dir, kind);
     for seq in 1..=taken {
         let mut stream = server.connect();
         write!(stream, "GET /v1/logs/log/{seq} HTTP/1.1\r\nConnection: close\r\n\r\n").unwrap();
@@ -218,14 +224,44 @@ fn directed_bodies_are_taken_and_given_up(dir: &Path, kind: MediumKind) {
     server.stop();
 }
 
-#[test]
-fn directed_bodies_are_taken_and_given_up_on_disk() {
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    directed_bodies_are_taken_and_given_up(&dir.path().join("region"), MediumKind::Disk);
+/// Runs a scenario over everything that a worker may wait on, on each medium.
+macro_rules! on_each {
+    ($scenario:ident) => {
+        mod $scenario {
+            use super::*;
+
+            fn on_disk<I: Io>() {
+                let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+                super::$scenario::<I>(&dir.path().join("region"), MediumKind::Disk);
+            }
+
+            fn in_memory<I: Io>() {
+                let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+                super::$scenario::<I>(&dir.path().join("region"), MediumKind::Shm);
+            }
+
+            #[test]
+            fn on_disk_by_uring() {
+                on_disk::<Uring>();
+            }
+
+            #[test]
+            fn on_disk_by_epoll() {
+                on_disk::<Epoll>();
+            }
+
+            #[test]
+            fn in_memory_by_uring() {
+                in_memory::<Uring>();
+            }
+
+            #[test]
+            fn in_memory_by_epoll() {
+                in_memory::<Epoll>();
+            }
+        }
+    };
 }
 
-#[test]
-fn directed_bodies_are_taken_and_given_up_in_memory() {
-    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
-    directed_bodies_are_taken_and_given_up(&dir.path().join("region"), MediumKind::Shm);
-}
+on_each!(serves_and_serves_again);
+on_each!(directed_bodies_are_taken_and_given_up);
