@@ -16,13 +16,14 @@ use std::{
 };
 
 use impasto::{
-    media::{CpuLines, Disk, FileDev, Medium, Pmem},
+    epoll::Epoll,
+    media::{CpuLines, Disk, FileDev, Files, Medium, Pmem},
     region::{
         Frames, Region,
         layout::{Geometry, MediumKind},
     },
-    ring::{Limits, UringPort, listen},
-    server::{self, Parts, Shared, SharedParts, Worker, config},
+    ring::{Limits, SocketPort, Sockets, listen},
+    server::{self, Enter, Parts, Shared, SharedParts, Worker, config},
     uring::Uring,
 };
 
@@ -48,19 +49,19 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-fn serve<M: Medium<Uring>>(
+fn serve<I: Enter + Sockets, M: Medium<I>>(
+    mut io: I,
     region: &Region,
     mut medium: M,
     mut frames: Frames,
     signals: &Signals,
     ready: impl FnOnce(SocketAddr),
 ) {
-    let mut io = Uring::new(1024).unwrap();
     let superblock = *region.superblock();
     let (store, _) = server::start(&mut io, &mut medium, &mut frames, superblock).unwrap();
     let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
-    let port = UringPort::new(&mut io, &frames, [listener], Limits::default()).unwrap();
+    let port = SocketPort::new(&mut io, &frames, [listener], Limits::default()).unwrap();
     let (clock, geometry) = (Box::new(Instant::now), superblock.geometry);
     let options = config::Options::default();
     let shared = Shared::new(SharedParts { medium, frames, workers: 1, store, geometry, options });
@@ -158,30 +159,45 @@ fn allocations_per_request(serve_on: impl FnOnce(&Signals, &dyn Fn(SocketAddr)) 
     rate
 }
 
+fn on_disk<I: Enter + Sockets + Files>(make: fn() -> I) -> f64 {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    Region::create(dir.path(), geometry(), MediumKind::Disk, &mut |_| {}).unwrap();
+    allocations_per_request(|signals, ready| {
+        let region = Region::open(dir.path()).unwrap();
+        let medium = Disk::new(FileDev::new(region.open_direct().unwrap()));
+        let landing = config::landing_bufs(geometry(), 1);
+        let frames = Frames::anonymous(geometry(), landing).unwrap();
+        serve(make(), &region, medium, frames, signals, ready);
+    })
+}
+
+fn in_memory<I: Enter + Sockets>(make: fn() -> I) -> Option<f64> {
+    let dir = tempfile::tempdir_in("/dev/shm").ok()?;
+    Region::create(dir.path(), geometry(), MediumKind::Shm, &mut |_| {}).unwrap();
+    Some(allocations_per_request(|signals, ready| {
+        let region = Region::open(dir.path()).unwrap();
+        let medium = Pmem::new(CpuLines::detect(), MediumKind::Shm);
+        let frames = Frames::shared(region.file(), geometry()).unwrap();
+        serve(make(), &region, medium, frames, signals, ready);
+    }))
+}
+
+fn geometry() -> Geometry {
+    Geometry::try_from(64 << 20).unwrap()
+}
+
 /// An allocation per request is a lock and a cache miss per request. One test, as the count is one.
 #[test]
 fn requests_do_not_allocate() {
-    let geometry = Geometry::try_from(64 << 20).unwrap();
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    Region::create(dir.path(), geometry, MediumKind::Disk, &mut |_| {}).unwrap();
-    let rate = allocations_per_request(|signals, ready| {
-        let region = Region::open(dir.path()).unwrap();
-        let medium = Disk::new(FileDev::new(region.open_direct().unwrap()));
-        let frames = Frames::anonymous(geometry, config::landing_bufs(geometry, 1)).unwrap();
-        serve(&region, medium, frames, signals, ready);
-    });
-    assert!(rate < 0.001, "disk: {rate} allocations per request");
-
-    let Ok(dir) = tempfile::tempdir_in("/dev/shm") else {
-        eprintln!("skipped: no /dev/shm");
-        return;
-    };
-    Region::create(dir.path(), geometry, MediumKind::Shm, &mut |_| {}).unwrap();
-    let rate = allocations_per_request(|signals, ready| {
-        let region = Region::open(dir.path()).unwrap();
-        let medium = Pmem::new(CpuLines::detect(), MediumKind::Shm);
-        let frames = Frames::shared(region.file(), geometry).unwrap();
-        serve(&region, medium, frames, signals, ready);
-    });
-    assert!(rate < 0.001, "shm: {rate} allocations per request");
+    let (uring, epoll) = (|| Uring::new(1024).unwrap(), || Epoll::new().unwrap());
+    for (name, rate) in [("io_uring", on_disk(uring)), ("epoll", on_disk(epoll))] {
+        assert!(rate < 0.001, "disk by {name}: {rate} allocations per request");
+    }
+    for (name, rate) in [("io_uring", in_memory(uring)), ("epoll", in_memory(epoll))] {
+        let Some(rate) = rate else {
+            eprintln!("skipped: no /dev/shm");
+            return;
+        };
+        assert!(rate < 0.001, "shm by {name}: {rate} allocations per request");
+    }
 }

@@ -199,7 +199,9 @@ fn every_acknowledged_record_outlives_sigkill() {
         }
         // D3 holds across workers: one of them on its own, and two that take turns.
         let workers = if round % 2 == 0 { "2" } else { "1" };
-        server = Server::start(dir.path(), &["--workers", workers]);
+        // And whatever they wait on.
+        let io = if round / 2 % 2 == 0 { "epoll" } else { "auto" };
+        server = Server::start(dir.path(), &["--workers", workers, "--io", io]);
         check(&server, &acked.lock().unwrap());
     }
     println!("{total} records acknowledged");

@@ -4,7 +4,7 @@
 pub(crate) mod client;
 
 use std::{
-    fs,
+    env, fs,
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
     path::Path,
@@ -46,9 +46,13 @@ pub(crate) fn impasto(args: &[&str]) -> Command {
     command
 }
 
+/// With `IMPASTO_IO`, every server that a test does not start otherwise waits on that.
 pub(crate) fn serve(dir: &Path, more: &[&str]) -> Command {
     let mut command = impasto(&["serve", "--data"]);
     command.arg(dir).args(more);
+    if let Some(io) = env::var_os("IMPASTO_IO").filter(|_| !more.contains(&"--io")) {
+        command.arg("--io").arg(io);
+    }
     if !more.contains(&"--http") {
         command.args(["--http", "127.0.0.1:0"]);
     }
