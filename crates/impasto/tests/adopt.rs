@@ -1,6 +1,6 @@
 //! `impasto adopt`, as its user meets it: regions of one medium go on on another.
 
-#![expect(clippy::unwrap_used, reason = "a test")]
+#![expect(clippy::unwrap_used, reason = "tests, and what they share")]
 
 mod common;
 

@@ -32,3 +32,16 @@ fn a_commit_is_in_the_region_with_what_it_keeps() {
     file.read_exact_at(&mut found[..3], log.at).unwrap();
     assert_eq!(&found[..3], b"log");
 }
+
+/// Where the caches persist, a commit that waited for a flush would wait for good.
+#[test]
+fn without_flushes_a_commit_is_in_the_region_all_the_same() {
+    let lines = CpuLines::fence_only();
+    assert_eq!(lines.name(), None);
+    let mut frames = Frames::anonymous(Geometry::new(16 << 20).unwrap(), 0).unwrap();
+    let mut pmem = Pmem::new(lines, MediumKind::Pmem);
+    frames.store(4096, b"log");
+    pmem.commit(&mut (), &frames, CommitId(0), Span::new(4096, 64), &[]);
+    let event = Medium::poll(&mut pmem, &mut (), &mut frames);
+    assert!(matches!(event, Some(Event::Committed(CommitId(0), Ok(())))));
+}
