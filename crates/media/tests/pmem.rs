@@ -33,7 +33,7 @@ fn a_commit_is_in_the_region_with_what_it_keeps() {
     assert_eq!(&found[..3], b"log");
 }
 
-/// Where the caches persist, a commit that waited for a flush would wait for good.
+/// Otherwise the banner would name an instruction that is never executed.
 #[test]
 fn without_flushes_a_commit_is_in_the_region_all_the_same() {
     let lines = CpuLines::fence_only();

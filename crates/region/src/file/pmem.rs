@@ -179,8 +179,13 @@ pub(super) fn block_device(path: &Path, sysfs: &Sysfs) -> String {
     let Some(device) = number.ok().and_then(|number| sysfs.block(number)) else {
         return DISK.to_owned();
     };
-    if device.nd_region().is_none() {
-        return DISK.to_owned();
+    match device.nd_region() {
+        None => return DISK.to_owned(),
+        // The host makes it durable as a disk does, so that is how it is served.
+        Some(region) if region.is_virtio() => {
+            return format!("virtio-pmem, which serves as {DISK}");
+        }
+        Some(_) => {}
     }
     let namespace = device.namespace().unwrap_or_else(|| "namespaceX.Y".to_owned());
     let (mode, remake) = if device.has_dax() {
@@ -257,6 +262,8 @@ mod tests {
         says(&["a disk", "make a file system"]);
         tree.pmem(0, "namespace0.0", false);
         says(&["raw", "-e namespace0.0 -m fsdax", "-m devdax", "destroy"]);
+        tree.write("devices/acpi/ndbus0/provider", "virtio-pmem\n");
+        says(&["virtio-pmem, which serves as a disk", "make a file system"]);
     }
 
     /// A file is read whole before it is mapped if its device has bad blocks, and only then.
