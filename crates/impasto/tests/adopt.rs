@@ -12,7 +12,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use common::{Server, impasto, place, serve, skipped, verify};
+use common::{Server, client::value as bytes, impasto, place, serve, skipped, verify};
 use impasto::region::{
     Region,
     layout::{MediumKind, Superblock},
@@ -248,6 +248,29 @@ fn adopt_can_be_killed_at_any_time() {
     adopted(disk.path(), &data, &[]);
     holds(&Server::start(&data, &[]), 1, 20);
     assert!(!new.exists());
+}
+
+/// On a disk the log takes more room, and a region without any could never be emptied (D10).
+#[test]
+fn a_region_that_is_too_full_for_the_medium_is_not_adopted() {
+    let (Some(shm), disk) = (memory_place(), place()) else { return };
+    let data = disk.path().join("made");
+    let server = Server::start(shm.path(), SHM);
+    let mut client = server.client();
+    for len in [50_000, 3_000, 1] {
+        while client.ask("POST /v1/logs/a", bytes(0, len)).unwrap().status == 201 {}
+    }
+    drop(client);
+    assert!(server.stop(Signal::TERM).success());
+    let text = refused(shm.path(), &data, &["--medium", "disk"]);
+    assert!(text.contains("too full") && text.contains("trim logs on shm"), "{text}");
+    assert!(!data.exists());
+
+    let server = Server::start(shm.path(), &["--medium", "shm"]);
+    server.client().trim("a", 100);
+    assert!(server.stop(Signal::TERM).success());
+    adopted(shm.path(), &data, &["--medium", "disk"]);
+    Server::start(&data, &[]).client().read_is("a", 100, bytes(0, 50_000));
 }
 
 /// The rules of media, as `serve` keeps them.

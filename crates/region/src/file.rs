@@ -43,6 +43,8 @@ pub struct Region {
     path: PathBuf,
     superblock: Superblock,
     damaged: Option<(u64, SuperblockError)>,
+    /// That of the last run, or the one that is to be.
+    medium: MediumKind,
     lock: Lock,
 }
 
@@ -163,7 +165,8 @@ impl Region {
         if expected != file_bytes {
             return Err(Error::FileSize { path, found: file_bytes, expected });
         }
-        Ok(Self { place: Place::File(file), path, superblock, damaged, lock })
+        let medium = superblock.medium;
+        Ok(Self { place: Place::File(file), path, superblock, damaged, medium, lock })
     }
 
     /// Returns true if the directory has a region, or something stands on the device, whether or
@@ -194,8 +197,7 @@ impl Region {
         Dax::open(data, &Sysfs::system()).map(|dax| Some(dax.bytes()))
     }
 
-    /// Says which medium the next run is on: [`superblock`](Self::superblock) tells it from then
-    /// on, and the first superblock that this run writes makes it so.
+    /// Says which medium the next run is on. The first superblock that it writes will say so.
     ///
     /// # Errors
     /// If the last run was on another medium and did not stop cleanly, or on `shm`; or a device is
@@ -214,9 +216,14 @@ impl Region {
                 return Err(Error::NotClean { path: path(), has: has.name(), asked });
             }
         }
-        self.superblock.medium = medium;
-        self.superblock.commit_align = medium.commit_align();
+        self.medium = medium;
         Ok(())
+    }
+
+    /// Returns the medium to [serve it on](Self::serve_on), which is that of the last run until
+    /// another one is named.
+    pub fn medium(&self) -> MediumKind {
+        self.medium
     }
 
     /// Maps the region itself, as `shm` and `pmem` serve it: on `pmem` with `MAP_SYNC`.
@@ -231,7 +238,7 @@ impl Region {
         let failed = || Error::io("map", &self.path);
         match &self.place {
             Place::Device(dax) => dax.frames(geometry).map_err(failed()),
-            Place::File(file) if self.superblock.medium == MediumKind::Pmem => {
+            Place::File(file) if self.medium == MediumKind::Pmem => {
                 let sysfs = Sysfs::system();
                 pmem::probe_file(file, &self.path, &sysfs)?;
                 let spans =

@@ -14,7 +14,7 @@ use impasto::{
         Error, Frames, Region, Span,
         layout::{MediumKind, Superblock},
     },
-    store::Recovered,
+    store::Recovery,
 };
 
 use super::{
@@ -51,7 +51,8 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
         return Err(Error::Exists { path: args.data.clone() }.into());
     }
     let frames = Frames::anonymous(source.superblock().geometry, 0)?;
-    let (recovered, frames) = match recover(&source, frames) {
+    let recovery = Recovery::new(*source.superblock()).on(medium);
+    let (recovered, frames) = match recover(&source, recovery, frames) {
         Ok(recovered) => recovered,
         Err(corruption) => return Ok(damaged(&corruption.to_string())),
     };
@@ -60,7 +61,21 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
     if checked.damaged > 0 {
         return Ok(damaged(&format!("records that are lost: {}", checked.damaged)));
     }
-    copy(args, &source, &recovered, medium, replaces)?;
+    // The next run, which has not appended anything yet, and whose past is fenced off (D6).
+    let superblock = Superblock { clean: true, ..recovered.superblock };
+    let used = recovered.used_bufs().map(|buf| buf.whole().span()).collect();
+    let missing = recovered.into_store().segments_missing();
+    if missing > 0 {
+        return Err(format!(
+            "the region in {} is too full to go on on {}: {missing} MiB more have to be free; trim \
+             logs on {} before",
+            args.source.display(),
+            medium.name(),
+            source.medium().name(),
+        )
+        .into());
+    }
+    copy(args, &source, superblock, used, replaces)?;
     report(args, &checked, medium, replaces);
     Ok(ExitCode::SUCCESS)
 }
@@ -79,15 +94,14 @@ fn is_same(source: &Path, data: &Path) -> bool {
     }
 }
 
-/// Writes the copy. What nothing live stands in is zeroes.
+/// Writes the copy: what is `used`, else zeroes.
 fn copy(
     args: &Args,
     source: &Region,
-    recovered: &Recovered,
-    medium: MediumKind,
+    superblock: Superblock,
+    used: Vec<Span>,
     replaces: bool,
 ) -> Result<(), Failure> {
-    let used: Vec<Span> = recovered.used_bufs().map(|buf| buf.whole().span()).collect();
     let mut fill = |at: u64, chunk: &mut [u8]| {
         let whole = Span::new(at, chunk.len() as u64);
         let first = used.partition_point(|span| span.end() <= at);
@@ -98,13 +112,6 @@ fn copy(
             read.map_err(|error| Error::Io { action: "read", path: source.path().into(), error })?;
         }
         Ok(())
-    };
-    // The next run, which has not appended anything yet, and whose past is fenced off (D6).
-    let superblock = Superblock {
-        medium,
-        commit_align: medium.commit_align(),
-        clean: true,
-        ..recovered.superblock
     };
     let bytes = superblock.geometry.region_bytes();
     let text = format!("copying a region of {} to {}", size_text(bytes), args.data.display());

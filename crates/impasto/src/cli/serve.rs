@@ -146,7 +146,7 @@ fn run_on(args: &Args, mut io: impl Io, how: &str) -> Result<ExitCode, Failure> 
     // server has left behind, its address included.
     let found = if Region::exists(&args.data)? { Some(create::open(wanted)?) } else { None };
     let (geometry, medium) = match &found {
-        Some(region) => (region.superblock().geometry, region.superblock().medium),
+        Some(region) => (region.superblock().geometry, region.medium()),
         None => (create::size(wanted)?, medium::choose(args.medium, &args.data, None)?),
     };
     let workers = args.workers(geometry, medium)?;
@@ -164,7 +164,7 @@ fn run_on(args: &Args, mut io: impl Io, how: &str) -> Result<ExitCode, Failure> 
     io.hold(region.lock())?;
     let flush = None;
     let mut serve = Serve { args, region: &region, listeners, workers, flows_max, how, flush };
-    match region.superblock().medium {
+    match region.medium() {
         MediumKind::Disk => {
             let medium = Disk::new(FileDev::new(region.open_direct()?));
             let bufs = config::landing_bufs(geometry, workers) * workers;
@@ -214,7 +214,7 @@ impl Serve<'_> {
             .map_err(|error| format!("cannot serve {}: {error}", args.data.display()))?;
         let sockets = listeners.take();
         let banner = Banner {
-            medium: superblock.medium,
+            medium: region.medium(),
             flush,
             dir: &args.data,
             region_bytes: geometry.region_bytes(),

@@ -29,7 +29,8 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
     };
     describe(&region);
     let frames = Frames::anonymous(region.superblock().geometry, 0)?;
-    let (recovered, frames) = match recover(&region, frames) {
+    let recovery = Recovery::new(*region.superblock());
+    let (recovered, frames) = match recover(&region, recovery, frames) {
         Ok(recovered) => recovered,
         Err(corruption) => return Ok(damaged(&corruption.to_string())),
     };
@@ -78,9 +79,9 @@ fn damaged(what: &str) -> ExitCode {
 /// Runs recovery as a server would, and stops before it would write.
 pub(super) fn recover(
     region: &Region,
+    mut recovery: Recovery,
     mut frames: Frames,
 ) -> Result<(Recovered, Frames), impasto::store::Corruption> {
-    let mut recovery = Recovery::new(*region.superblock());
     let mut bytes = Vec::new();
     while let Step::Read(spans) = recovery.step(&frames)? {
         for span in spans {

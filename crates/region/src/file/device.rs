@@ -180,7 +180,8 @@ fn open_locked(dax: Dax, lock: Lock) -> Result<Region, Error> {
     if expected > dax.bytes {
         return Err(Error::FileSize { path, found: dax.bytes, expected });
     }
-    Ok(Region { place: Place::Device(dax), path, superblock, damaged, lock })
+    let medium = superblock.medium;
+    Ok(Region { place: Place::Device(dax), path, superblock, damaged, medium, lock })
 }
 
 /// Makes a region of the device. What stands there is written over only if `overwrite` says so.
