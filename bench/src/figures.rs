@@ -81,6 +81,8 @@ enum LineName {
     Bodies,
     /// two workers against one
     Workers,
+    /// shm by epoll against an epoll server written by hand
+    Epoll,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
@@ -106,6 +108,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
             LineName::Disk => bench.disk(&mut measurer)?,
             LineName::Bodies => bench.bodies(&mut measurer)?,
             LineName::Workers => bench.workers(&mut measurer)?,
+            LineName::Epoll => bench.epoll(&mut measurer)?,
         };
         tell(&format!("\n{}", line.to_string().trim_end()));
         lines.push(line);

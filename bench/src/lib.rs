@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+mod baseline;
 pub mod cli;
 pub mod client;
 mod connection;

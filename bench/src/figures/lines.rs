@@ -33,8 +33,8 @@ impl Bench<'_> {
     pub(super) fn shm(&self, measurer: &mut Measurer) -> Result<Line, Failure> {
         const NAME: &str = "shm: 1 KiB POST, against the same server without flush and fence";
         let dir = self.memory_dir()?;
-        let durable = self.part(&dir, "durable", &[])?;
-        let skipped = self.part(&dir, "skipped", &["--without-flush"])?;
+        let durable = self.part("serve", &dir, "durable", &[])?;
+        let skipped = self.part("serve", &dir, "skipped", &["--without-flush"])?;
         let servers = [("shm", &durable), ("skipped", &skipped)];
         let cells: Vec<Cell<'_>> = CONNECTIONS
             .into_iter()
@@ -174,6 +174,44 @@ impl Bench<'_> {
         Ok(line(NAME, &cells, &rounds, figures))
     }
 
+    /// `shm` by epoll, against what one would write by hand, and beside it by io_uring.
+    pub(super) fn epoll(&self, measurer: &mut Measurer) -> Result<Line, Failure> {
+        const NAME: &str = "epoll: 1 KiB POST on shm, against an epoll server written by hand";
+        let dirs = [self.memory_dir()?, self.memory_dir()?, self.memory_dir()?];
+        let (region, cores) = (self.args.region, [self.args.server_core]);
+        let serve =
+            |dir, io| self.impasto(dir, "shm", region, &["--workers", "1", "--io", io], &cores);
+        let (epoll, uring) = (serve(&dirs[0], "epoll")?, serve(&dirs[1], "uring")?);
+        let baseline = self.part("baseline", &dirs[2], "log", &[])?;
+        let servers = [("epoll", &epoll), ("by hand", &baseline), ("io_uring", &uring)];
+        let cells: Vec<Cell<'_>> = CONNECTIONS
+            .into_iter()
+            .flat_map(|connections| servers.map(|(name, server)| (name, server, connections)))
+            .map(|(name, server, connections)| self.append_cell(name, server, connections))
+            .collect();
+        let rounds = measurer.measure("epoll", &cells)?;
+        let mut figures = Vec::new();
+        for (index, connections) in CONNECTIONS.into_iter().enumerate() {
+            let [epoll, hand, uring] = [0, 1, 2].map(|server| 3 * index + server);
+            figures.push(Figure {
+                name: format!("requests/s, epoll/by hand, {connections} connections"),
+                found: rounds.across([epoll, hand], |[a, b]| a.requests_rate / b.requests_rate),
+                aim: Aim::AtLeast(0.95),
+            });
+            figures.push(Figure {
+                name: format!("CPU/request, epoll/by hand, {connections} connections"),
+                found: rounds.across([epoll, hand], |[a, b]| a.server_us / b.server_us),
+                aim: Aim::None,
+            });
+            figures.push(Figure {
+                name: format!("requests/s, epoll/io_uring, {connections} connections"),
+                found: rounds.across([epoll, uring], |[a, b]| a.requests_rate / b.requests_rate),
+                aim: Aim::None,
+            });
+        }
+        Ok(line(NAME, &cells, &rounds, figures))
+    }
+
     fn memory_dir(&self) -> Result<TempDir, Failure> {
         temporary(&self.args.memory_dir)
     }
@@ -182,11 +220,17 @@ impl Bench<'_> {
         temporary(&self.disk_dir)
     }
 
-    /// Starts this program as a server, put together from Impasto's parts.
-    fn part(&self, dir: &TempDir, name: &str, more: &[&str]) -> Result<Server, Failure> {
+    /// Starts this program as a server, of its command.
+    fn part(
+        &self,
+        command: &str,
+        dir: &TempDir,
+        name: &str,
+        more: &[&str],
+    ) -> Result<Server, Failure> {
         let data = dir.path().join(name).to_string_lossy().into_owned();
         let region = self.args.region.to_string();
-        let mut args = vec!["serve", "--data", &data, "--size", &region];
+        let mut args = vec![command, "--data", &data, "--size", &region];
         args.extend(more);
         let args: Vec<String> = args.into_iter().map(str::to_owned).collect();
         let server = Server::start(&env::current_exe()?, &args, &[self.args.server_core])?;

@@ -69,7 +69,7 @@ fn whoever_is_late_is_cut_off_and_whoever_is_not_is_served() {
 /// thousands of them, they would fill the memory. So all of it together is bounded.
 #[test]
 fn requests_whose_replies_nobody_reads_do_not_fill_the_memory() {
-    const CLIENTS: usize = 100;
+    const CLIENTS: usize = 140;
     let dir = place();
     let server = Server::start(dir.path(), &["--size", "64MiB", "--workers", "2"]);
     let mut client = server.client();
