@@ -17,17 +17,19 @@
 
 #![expect(unsafe_code, reason = "memory that the kernel writes, too; see above")]
 
+mod loan;
 mod map;
-
-use std::{io, os::fd::AsFd, ptr::NonNull, sync::Arc};
 
 pub use map::Map;
 pub(crate) use map::{ReadMap, try_sync};
+use std::{io, os::fd::AsFd, ptr::NonNull, sync::Arc};
 
 use crate::{
     BufId, Extent, Span,
     layout::{BLOCK_BYTES, BUF_BYTES, Geometry},
 };
+
+pub use loan::{Loan, SpanLoan};
 
 /// The memory of a region while it is served: the region's bytes at the region's offsets, then
 /// landing buffers.
@@ -44,72 +46,6 @@ pub struct Frames {
 struct Mark {
     landed: u32,
     loaned: bool,
-}
-
-/// A buffer that a port fills from its first byte to its last; ends with [`Frames::settle`].
-#[derive(Debug)]
-#[must_use = "the buffer stays loaned until it is settled"]
-pub struct Loan {
-    buf: BufId,
-    /// So many bytes are written for good: at least up to the mark.
-    filled: u32,
-    map: Arc<Map>,
-}
-
-impl Loan {
-    /// Returns the buffer on loan.
-    pub const fn buf(&self) -> BufId {
-        self.buf
-    }
-
-    /// Returns the bytes that are not filled.
-    pub fn rest(&mut self) -> &mut [u8] {
-        let rest = self.buf.whole().part(self.filled, BUF_BYTES - self.filled).span();
-        // SAFETY:
-        // - on loan: `frames` has checked the buffer when it made this loan, of its mapping.
-        // - nobody else: a `&[u8]` of the frames ends at the mark, which is at most at `filled`;
-        //   other loans do not overlap; whoever gives the kernel an address keeps the loan.
-        unsafe { self.map.slice_mut(rest) }
-    }
-
-    /// Notes that the first `len` bytes of [`rest`](Self::rest) are written for good.
-    /// [`Frames::land_filled`] hands them out.
-    ///
-    /// # Panics
-    /// If it has fewer.
-    pub fn fill(&mut self, len: u32) {
-        assert!(
-            len <= BUF_BYTES - self.filled,
-            "{len} bytes behind {} of {:?}",
-            self.filled,
-            self.buf
-        );
-        self.filled += len;
-    }
-}
-
-/// A span that a read fills; ends with [`Frames::settle_span`].
-#[derive(Debug)]
-#[must_use = "the span stays loaned until it is settled"]
-pub struct SpanLoan {
-    span: Span,
-    map: Arc<Map>,
-}
-
-impl SpanLoan {
-    /// Returns the span on loan.
-    pub const fn span(&self) -> Span {
-        self.span
-    }
-
-    /// Returns the bytes on loan.
-    pub fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY:
-        // - on loan: `frames` has checked the span when it made this loan, of its mapping.
-        // - nobody else: no `&[u8]` of the frames and no other loan overlaps it; whoever gives the
-        //   kernel an address keeps the loan.
-        unsafe { self.map.slice_mut(self.span) }
-    }
 }
 
 impl Frames {
@@ -249,7 +185,7 @@ impl Frames {
     pub fn loan(&mut self, buf: BufId) -> Loan {
         assert!(self.is_settled(buf.whole().span()), "{buf:?} is on loan");
         *self.mark(buf) = Mark { landed: 0, loaned: true };
-        Loan { buf, filled: 0, map: self.map() }
+        Loan::new(buf, self.map())
     }
 
     /// Lands `bytes` behind what has landed before, as a port in memory does.
@@ -325,7 +261,7 @@ impl Frames {
         assert!(self.is_settled(span), "{span:?} is on loan");
         let _inside = self.address(span);
         self.spans.push(span);
-        SpanLoan { span, map: self.map() }
+        SpanLoan::new(span, self.map())
     }
 
     /// Returns the address of a span on loan, for whoever fills it.

@@ -120,24 +120,6 @@ impl Map {
         // SAFETY: `at` is at most the mapping's size, asserted above.
         unsafe { self.start.add(at) }
     }
-
-    /// # Safety
-    /// Nobody else looks at the bytes of `span` or writes them as long as the slice lives, but who
-    /// has borrowed it.
-    #[expect(
-        clippy::mut_from_ref,
-        reason = "a mapping is shared; the right to write is the loan's"
-    )]
-    pub(super) unsafe fn slice_mut(&self, span: Span) -> &mut [u8] {
-        let len = usize::try_from(span.len).expect("a mapping fits the address space");
-        // SAFETY:
-        // - valid for reads and writes, one allocation: `address` asserts that the span lies inside
-        //   the mapping, which lives as long as `self`.
-        // - initialised: mapped pages are.
-        // - no other access: the caller's obligation.
-        // - `len` is at most the mapping's size, which `mmap` keeps below `isize::MAX`.
-        unsafe { std::slice::from_raw_parts_mut(self.address(span).as_ptr(), len) }
-    }
 }
 
 const PROT: ProtFlags = ProtFlags::READ.union(ProtFlags::WRITE);
