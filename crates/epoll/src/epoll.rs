@@ -416,11 +416,10 @@ impl Epoll {
             self.ended = ended;
             return;
         }
-        let Some((fd, source)) = self.sources.at(event) else {
+        let Some(source) = self.sources.at(event) else {
             return;
         };
-        let (send, receive, is_read) = (source.send, source.receive, source.is_read());
-        let has_others = !source.others.is_empty();
+        let (send, receive, other) = (source.send, source.receive, source.others.front().copied());
         if let Some(send) = send.filter(|_| is_writable(event)) {
             self.send_on(send);
         }
@@ -428,15 +427,14 @@ impl Epoll {
             if let Some(receive) = receive {
                 self.receive_on(receive);
             }
-            if has_others {
-                self.tell_others(&fd);
+            if let Some(other) = other {
+                self.tell_others(other);
             }
         }
-        // What nobody waits for would end every wait from now on.
-        let is_in_vain = is_readable(event) && !is_read;
+        let is_in_vain = is_readable(event) && receive.is_none() && other.is_none();
         if is_in_vain || is_writable(event) {
-            // If the kernel refuses to watch less, it has nothing to watch any more.
-            let _gone = self.sources.narrow(&fd);
+            // What nobody waits for would end every wait from now on.
+            self.sources.narrow_at(event);
         }
     }
 
@@ -518,9 +516,13 @@ impl Epoll {
         }
     }
 
-    /// Accepts as many connections as were asked for, and tells who polls.
-    fn tell_others(&mut self, fd: &Fd) {
-        while let Some(op) = self.sources.of(fd).others.front().copied() {
+    /// Accepts as many connections as were asked for, and tells who polls, beginning with `first`.
+    fn tell_others(&mut self, first: Op) {
+        let Some(fd) = self.operations.get_mut(first).and_then(|operation| operation.fd().cloned())
+        else {
+            return;
+        };
+        while let Some(op) = self.sources.of(&fd).others.front().copied() {
             let operation = self.operations.get_mut(op).expect("who waits is in flight");
             let token = operation.token;
             if matches!(operation.kind, Kind::Poll(_)) {
@@ -528,7 +530,7 @@ impl Epoll {
                 self.end(op, Ok(1));
                 continue;
             }
-            match retry_on_intr(|| net::accept_with(fd, SocketFlags::CLOEXEC)) {
+            match retry_on_intr(|| net::accept_with(&fd, SocketFlags::CLOEXEC)) {
                 Ok(socket) => {
                     self.forget(op);
                     self.operations.end(op);

@@ -4,8 +4,9 @@
 //! **What a killed process leaves behind** (D6): the lock of a region lasts until its descriptors
 //! are closed, and the kernel closes those of a process when the last of its threads is gone. One
 //! that is in the middle of a direct write is not interruptible: it ends the write, and goes. So
-//! who gets the lock finds no write under way, as with `Uring::hold`. (What has been written to the
-//! page cache instead, every reader sees.) In a process that lives on, the threads keep a
+//! who gets the lock finds no write under way, as with `Uring::hold`. What has been written to the
+//! page cache instead, every reader sees. (A file system that lets a killed thread go before its
+//! write has ended, as NFS does, is not covered.) In a process that lives on, the threads keep a
 //! descriptor of the lock with them: [`Pool::hold`].
 
 use std::{

@@ -54,13 +54,9 @@ const WRITABLE: EventFlags = EventFlags::OUT.union(GONE);
 const GONE: EventFlags = EventFlags::HUP.union(EventFlags::ERR);
 
 impl Source {
-    pub(crate) fn is_read(&self) -> bool {
-        self.receive.is_some() || !self.others.is_empty()
-    }
-
     fn wanted(&self) -> EventFlags {
         let mut wanted = EventFlags::empty();
-        wanted.set(EventFlags::IN, self.is_read());
+        wanted.set(EventFlags::IN, self.receive.is_some() || !self.others.is_empty());
         wanted.set(EventFlags::OUT, self.send.is_some());
         wanted
     }
@@ -103,11 +99,9 @@ impl Sources {
         source
     }
 
-    /// Returns the source that an event is of, with its descriptor.
-    pub(crate) fn at(&mut self, event: Event) -> Option<(Fd, &mut Source)> {
-        let number = usize::try_from(event.data.u64()).ok()?;
-        let source = self.by_number.get_mut(number)?;
-        Some((source.fd.upgrade()?, source))
+    /// Returns the source that an event is of.
+    pub(crate) fn at(&mut self, event: Event) -> Option<&mut Source> {
+        self.by_number.get_mut(usize::try_from(event.data.u64()).ok()?)
     }
 
     /// Has the kernel watch for what is wanted of `fd`.
@@ -121,11 +115,19 @@ impl Sources {
         self.watch(fd, Some(flags))
     }
 
-    /// Has the kernel watch no more than what is wanted of `fd`.
-    pub(crate) fn narrow(&mut self, fd: &Fd) -> io::Result<()> {
-        let source = self.of(fd);
+    /// Has the kernel watch no more than what is wanted of what an event is of.
+    pub(crate) fn narrow_at(&mut self, event: Event) {
+        let Some((source, fd)) = self.at(event).and_then(|source| {
+            let fd = source.fd.upgrade()?;
+            Some((source, fd))
+        }) else {
+            return;
+        };
         let wanted = Some(source.wanted()).filter(|wanted| !wanted.is_empty());
-        if wanted == source.watched { Ok(()) } else { self.watch(fd, wanted) }
+        if wanted != source.watched {
+            // If the kernel refuses to watch less, it has nothing to watch any more.
+            let _gone = self.watch(&fd, wanted);
+        }
     }
 
     fn watch(&mut self, fd: &Fd, flags: Option<EventFlags>) -> io::Result<()> {

@@ -44,8 +44,10 @@ pub struct Message {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Iovec {
-    base: *const u8,
-    len: usize,
+    /// Where they are.
+    pub base: *const u8,
+    /// How many.
+    pub len: usize,
 }
 
 /// `struct user_msghdr`.
