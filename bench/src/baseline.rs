@@ -205,11 +205,7 @@ struct Log {
 }
 
 impl Log {
-    fn new(mut frames: Frames, region_bytes: u64) -> Self {
-        // Written once, so that no page is missing later.
-        for block in 0..region_bytes / BLOCK {
-            frames.store(block * BLOCK, &[0; 4096]);
-        }
+    fn new(frames: Frames, region_bytes: u64) -> Self {
         let (flush, names) = (CpuFlush::detect(), HashMap::new());
         let at = BLOCK + HEADER_BYTES;
         Self { frames, flush, end: region_bytes - BLOCK, start: BLOCK, at, lsn: 1, names }

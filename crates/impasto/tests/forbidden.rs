@@ -107,8 +107,8 @@ fn check(client: &mut Client, acked: &[(u64, u64)]) {
 
 fn says_why(server: &Server, sandbox: Sandbox) {
     let why = match sandbox {
-        Sandbox::Forbids => "epoll, which is slower: io_uring is forbidden here",
-        Sandbox::KnowsLittle => "epoll, which is slower: this kernel offers no io_uring",
+        Sandbox::Forbids => "epoll: io_uring is forbidden here",
+        Sandbox::KnowsLittle => "epoll: this kernel offers no io_uring",
     };
     assert!(server.says(why), "{:?}", server.banner);
 }

@@ -55,7 +55,7 @@ pub(super) fn choose(asked: IoArg) -> Result<Chosen, Failure> {
             Err(
                 why
                 @ (SetupError::NotSupported | SetupError::Forbidden | SetupError::TooOld { .. }),
-            ) => Ok(Chosen::Epoll(Io::open()?, format!("epoll, which is slower: {why}"))),
+            ) => Ok(Chosen::Epoll(Io::open()?, format!("epoll: {why}"))),
             Err(error) => Err(error.into()),
         },
     }
