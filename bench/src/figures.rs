@@ -4,6 +4,7 @@
 //! says what came of it next to what was wanted. A trimmer runs throughout.
 
 mod lines;
+mod reading;
 mod report;
 mod rounds;
 
@@ -83,6 +84,8 @@ enum LineName {
     Workers,
     /// shm by epoll against an epoll server written by hand
     Epoll,
+    /// `verify` and `inspect` against sequential reading of the region
+    Verify,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
@@ -109,6 +112,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
             LineName::Bodies => bench.bodies(&mut measurer)?,
             LineName::Workers => bench.workers(&mut measurer)?,
             LineName::Epoll => bench.epoll(&mut measurer)?,
+            LineName::Verify => bench.reading(seed)?,
         };
         tell(&format!("\n{}", line.to_string().trim_end()));
         lines.push(line);

@@ -216,7 +216,7 @@ impl Bench<'_> {
         temporary(&self.args.memory_dir)
     }
 
-    fn disk_dir(&self) -> Result<TempDir, Failure> {
+    pub(super) fn disk_dir(&self) -> Result<TempDir, Failure> {
         temporary(&self.disk_dir)
     }
 

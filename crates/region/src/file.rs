@@ -10,6 +10,7 @@
 
 mod create;
 mod device;
+mod examine;
 mod lock;
 mod pmem;
 mod probe;
@@ -23,6 +24,7 @@ use std::{
 };
 
 pub use create::Fill;
+pub use examine::Examined;
 pub use pmem::pmem_probe;
 pub use probe::shm_probe;
 
@@ -159,8 +161,9 @@ impl Region {
         let file = file.map_err(Error::io("open", &path))?;
         let file_bytes = file.metadata().map_err(Error::io("open", &path))?.len();
 
-        let copies = Copies::read(|bytes, at| file.read_exact_at(bytes, at), file_bytes);
-        let (superblock, damaged) = choose(&path, copies)?;
+        let read_at = |bytes: &mut [u8], at| file.read_exact_at(bytes, at);
+        let copies = Copies::read(read_at, file_bytes, Superblock::decode);
+        let (superblock, damaged) = choose(&path, &copies)?;
         let expected = superblock.geometry.region_bytes();
         if expected != file_bytes {
             return Err(Error::FileSize { path, found: file_bytes, expected });
@@ -327,21 +330,29 @@ impl Region {
 const REGION: &str = "region";
 
 /// What was found in the places of the two superblocks.
+#[derive(Debug)]
 struct Copies {
     found: [Result<Superblock, SuperblockError>; 2],
     /// True if copy 1 was never written.
     second_is_blank: bool,
 }
 
+/// Which superblocks are understood.
+type Decode = fn(&[u8], u64) -> Result<Superblock, SuperblockError>;
+
 impl Copies {
     /// Reads them where they are in a region of `bytes`.
-    fn read(read_at: impl Fn(&mut [u8], u64) -> io::Result<()>, bytes: u64) -> Self {
+    fn read(
+        read_at: impl Fn(&mut [u8], u64) -> io::Result<()>,
+        bytes: u64,
+        decode: Decode,
+    ) -> Self {
         let mut blocks = [[0; BLOCK_LEN]; 2];
         let places = [0, bytes.saturating_sub(BLOCK_BYTES)];
         // A block that cannot be read is a damaged copy: there are two of them for that reason.
         let read = [0, 1].map(|copy| read_at(&mut blocks[copy], places[copy]));
         let decode = |copy: usize| match &read[copy] {
-            Ok(()) => Superblock::decode(&blocks[copy], copy as u64),
+            Ok(()) => decode(&blocks[copy], copy as u64),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 Err(SuperblockError::Magic)
             }
@@ -355,7 +366,7 @@ impl Copies {
 /// Returns the superblock that holds, and what is wrong with the other copy.
 fn choose(
     path: &Path,
-    copies: Copies,
+    copies: &Copies,
 ) -> Result<(Superblock, Option<(u64, SuperblockError)>), Error> {
     use SuperblockError as E;
     let path = || path.to_owned();

@@ -2,7 +2,7 @@
 
 mod superblock;
 
-pub use superblock::{MediumKind, Superblock, SuperblockError};
+pub use superblock::{INCOMPAT_LOG_V1, MediumKind, Superblock, SuperblockError};
 
 use crate::{BufId, Error, SegmentId, Span};
 

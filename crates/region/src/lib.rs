@@ -23,7 +23,7 @@ mod testing;
 
 pub use checksum::Checksum;
 pub use error::Error;
-pub use file::{Fill, Region, pmem_probe, shm_probe};
+pub use file::{Examined, Fill, Region, pmem_probe, shm_probe};
 pub use flush::CpuFlush;
 pub use frames::{Frames, Loan, Map, SpanLoan};
 pub use id::{BufId, Extent, SegmentId, Span};

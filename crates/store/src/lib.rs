@@ -29,7 +29,11 @@ pub use api::{
     Request, Sink, Value,
 };
 pub use format::BadRecord;
-pub use recover::{Corruption, Recovered, Recovery, Step, StoredValue};
+pub use logs::INDEX_BYTES_PER_RECORD;
+pub use recover::{
+    Corruption, FoundRecord, FoundWhat, LogSegment, Lost, LostRecord, Rebuild, Recovered, Recovery,
+    Repair, States, Step, StoredValue, Survey, Unrepairable,
+};
 pub use reserve::BODY_BYTES_MAX;
 pub use sink::FramesSink;
 pub use store::Store;

@@ -168,6 +168,9 @@ impl Log {
     }
 }
 
+/// Bytes that the index takes for a record in one piece; while a log grows, up to twice as many.
+pub const INDEX_BYTES_PER_RECORD: usize = size_of::<Kept>() + size_of::<Extent>();
+
 #[expect(clippy::cast_possible_truncation, reason = "extent numbers wrap by design")]
 const fn count(len: usize) -> u32 {
     len as u32

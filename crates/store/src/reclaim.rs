@@ -146,7 +146,7 @@ impl Store {
 
     /// Appends the state of `log` again, and returns its bytes; `None` if there is no room for it
     /// now.
-    fn move_state(&mut self, log: u32, sink: &mut impl Sink) -> Option<u64> {
+    pub(crate) fn move_state(&mut self, log: u32, sink: &mut impl Sink) -> Option<u64> {
         let state = self.logs.get(log);
         let (record, bytes) = log_record(log, state.first, state.next, &state.name);
         let needed = padded(bytes as u64);
@@ -161,7 +161,10 @@ impl Store {
         let state = self.logs.get_mut(log);
         let old = std::mem::replace(&mut state.state, lsn);
         let trim = state.trim.take();
-        self.state_died(old, lsn);
+        // After a repair it may have had none.
+        if old > Lsn(0) {
+            self.state_died(old, lsn);
+        }
         if let Some(trim) = trim {
             self.state_died(trim, lsn);
             self.reclaim.trim_died();

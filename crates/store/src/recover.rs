@@ -4,7 +4,10 @@
 //! It asks for reads and looks at frames, and does nothing else, so crashing in it and starting
 //! again gives the same (D6). The steps are those of docs/format.md, "What recovery makes of it".
 
+mod cut;
+mod rebuild;
 mod replay;
+mod survey;
 mod walk;
 
 use std::collections::HashMap;
@@ -21,7 +24,11 @@ use crate::{
         records,
     },
 };
+use cut::Cut;
+pub use cut::{Lost, LostRecord, Repair, States, Unrepairable};
+pub use rebuild::Rebuild;
 use replay::Replay;
+pub use survey::{FoundRecord, FoundWhat, LogSegment, Survey};
 use walk::{FoundCommit, Walk};
 
 /// Segments whose heads are asked for in one step.
@@ -133,6 +140,8 @@ pub struct Recovery {
     attested: Lsn,
     /// Index of the first commit without a witness.
     unwitnessed: usize,
+    /// Set if the log was cut.
+    cut: Option<Cut>,
 }
 
 impl Recovery {
@@ -148,6 +157,7 @@ impl Recovery {
             end: walk::End::default(),
             attested: Lsn(0),
             unwitnessed: 0,
+            cut: None,
         }
     }
 
@@ -342,6 +352,9 @@ impl Recovery {
         for commit in &self.commits {
             replay.commit(commit, frames)?;
         }
+        if let Some(cut) = &mut self.cut {
+            replay.complete(cut);
+        }
         let unwitnessed = self.unwitnessed(frames);
         self.superblock.generation += 1;
         self.superblock.epoch += 1;
@@ -355,6 +368,7 @@ impl Recovery {
             superblock: self.superblock,
             unwitnessed,
             at: self.tail(),
+            cut: self.cut,
             parts: replay.finish(&self.segments, self.superblock.geometry, self.end.lsn)?,
         })
     }
@@ -408,6 +422,7 @@ pub struct Recovered {
     unwitnessed: Vec<Span>,
     /// Where the next commit goes.
     at: LogOffset,
+    cut: Option<Cut>,
     parts: replay::Parts,
 }
 

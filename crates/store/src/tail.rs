@@ -127,6 +127,12 @@ impl Tail {
         }
     }
 
+    /// The next commit starts a segment.
+    pub(crate) fn end_segment(&mut self) {
+        let chain = self.at.chain() + u64::from(self.at.position() != 0);
+        self.at = LogOffset::new(chain, 0);
+    }
+
     pub(crate) fn first_needed(&self) -> u64 {
         self.first_needed
     }

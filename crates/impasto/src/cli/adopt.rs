@@ -20,9 +20,12 @@ use impasto::{
 use super::{
     Failure,
     args::{MediumArg, size_text},
+    check::{Checked, Values},
     create::with_progress,
-    medium, tell,
-    verify::{Checked, DAMAGED, check_values, recover},
+    damage::DAMAGED,
+    medium,
+    reader::Reader,
+    tell,
 };
 
 /// Options of `impasto adopt`.
@@ -50,16 +53,20 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
     if !replaces && Region::exists(&args.data)? {
         return Err(Error::Exists { path: args.data.clone() }.into());
     }
-    let frames = Frames::anonymous(source.superblock().geometry, 0)?;
+    let mut frames = Frames::anonymous(source.superblock().geometry, 0)?;
     let recovery = Recovery::new(*source.superblock()).on(medium);
-    let (recovered, frames) = match recover(&source, recovery, frames) {
+    let reader = Reader::new(&source);
+    let (recovery, found) = reader.recover(recovery, &mut frames, &mut |_| {});
+    let recovered = match found.and_then(|()| recovery.finish(&frames)) {
         Ok(recovered) => recovered,
-        Err(corruption) => return Ok(damaged(&corruption.to_string())),
+        Err(corruption) => return Ok(damaged(&[corruption.to_string()])),
     };
+    let values = Values::new(&recovered, &frames);
     drop(frames);
-    let checked = check_values(&source, &recovered);
-    if checked.damaged > 0 {
-        return Ok(damaged(&format!("records that are lost: {}", checked.damaged)));
+    let checked = values.check(&reader, &mut |_| {});
+    if !checked.damaged.is_empty() {
+        let lost: Vec<_> = checked.damaged.iter().map(ToString::to_string).collect();
+        return Ok(damaged(&lost));
     }
     // The next run, which has not appended anything yet, and whose past is fenced off (D6).
     let superblock = Superblock { clean: true, ..recovered.superblock };
@@ -80,8 +87,8 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn damaged(what: &str) -> ExitCode {
-    tell(&format!("damaged: {what}"));
+fn damaged(what: &[String]) -> ExitCode {
+    what.iter().for_each(|what| tell(&format!("damaged: {what}")));
     tell("nothing was written");
     ExitCode::from(DAMAGED)
 }

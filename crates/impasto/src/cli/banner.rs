@@ -3,8 +3,9 @@
 use std::{fmt, path::Path, time::Duration};
 
 use impasto::region::layout::MediumKind;
+use serde::Serialize;
 
-use super::{args::size_text, serve::Place};
+use super::{args::size_text, memory::Sum, serve::Place};
 
 /// The first lines on stdout. The last one ends with the address, for people and for scripts.
 #[derive(Debug)]
@@ -24,6 +25,73 @@ pub(super) struct Banner<'a> {
     pub(super) connections: (usize, usize),
     /// Where it listens, at one place at least.
     pub(super) places: &'a [Place],
+    pub(super) memory: Sum,
+    /// Name of a file system that copies on write.
+    pub(super) copy_on_write: Option<String>,
+}
+
+/// The banner for scripts, one line.
+#[derive(Debug, Serialize)]
+struct Line<'a> {
+    version: &'static str,
+    medium: &'static str,
+    durable: String,
+    data: String,
+    region_bytes: u64,
+    entries: u64,
+    recovery_ms: u64,
+    workers: u32,
+    connections: usize,
+    memory: &'a Sum,
+    cautions: Vec<String>,
+    io: &'a str,
+    /// Where it listens; the last one is the address for HTTP, if there is one.
+    listening: Vec<String>,
+}
+
+impl Banner<'_> {
+    /// Returns what is said, as one line of JSON.
+    pub(super) fn to_json(&self) -> String {
+        let line = Line {
+            version: env!("CARGO_PKG_VERSION"),
+            medium: self.medium.name(),
+            durable: self.durability(),
+            data: self.dir.display().to_string(),
+            region_bytes: self.region_bytes,
+            entries: self.entries,
+            recovery_ms: u64::try_from(self.recovery.as_millis()).unwrap_or(u64::MAX),
+            workers: self.workers,
+            connections: self.connections.0,
+            memory: &self.memory,
+            cautions: self.cautions(),
+            io: self.io,
+            listening: self.places.iter().map(ToString::to_string).collect(),
+        };
+        serde_json::to_string(&line).expect("numbers and texts are JSON")
+    }
+
+    fn cautions(&self) -> Vec<String> {
+        let mut cautions = Vec::new();
+        let (room, asked) = self.connections;
+        if room < asked {
+            cautions.push(format!("the limit of open files is in the way of {asked} (ulimit -n)"));
+        }
+        if let Some(file_system) = &self.copy_on_write {
+            let how = if file_system == "btrfs" {
+                "create the region anew in a directory made with chattr +C"
+            } else {
+                "ext4 and xfs do not"
+            };
+            cautions.push(format!(
+                "{file_system} writes each block elsewhere: a file system that is full fails \
+                 writes all the same; {how}"
+            ));
+        }
+        if self.places.iter().any(Place::is_exposed) {
+            cautions.push("whoever reaches this address may read, append and trim".into());
+        }
+        cautions
+    }
 }
 
 impl fmt::Display for Banner<'_> {
@@ -35,13 +103,10 @@ impl fmt::Display for Banner<'_> {
         writeln!(f, "data       {dir} ({size})")?;
         writeln!(f, "recovered  {} log entries in {millis} ms", self.entries)?;
         writeln!(f, "io         {}", self.io)?;
-        let (room, asked) = self.connections;
-        writeln!(f, "workers    {}, for up to {room} connections", self.workers)?;
-        if room < asked {
-            writeln!(f, "caution    the limit of open files is in the way of {asked} (ulimit -n)")?;
-        }
-        if self.places.iter().any(Place::is_exposed) {
-            writeln!(f, "caution    whoever reaches this address may read, append and trim")?;
+        writeln!(f, "workers    {}, for up to {} connections", self.workers, self.connections.0)?;
+        writeln!(f, "memory     {}", self.memory)?;
+        for caution in self.cautions() {
+            writeln!(f, "caution    {caution}")?;
         }
         let Some((last, others)) = self.places.split_last() else {
             return Ok(());
@@ -86,10 +151,16 @@ impl Banner<'_> {
 
 #[cfg(test)]
 mod tests {
+    use impasto::region::layout::Geometry;
+
     use super::*;
 
     fn banner(medium: MediumKind, http: &str) -> String {
-        let banner = Banner {
+        of(medium, http, None).to_string()
+    }
+
+    fn of(medium: MediumKind, http: &str, copy_on_write: Option<&str>) -> Banner<'static> {
+        Banner {
             medium,
             flush: (medium != MediumKind::Disk).then_some("clwb"),
             dir: Path::new("./impasto-data"),
@@ -99,9 +170,10 @@ mod tests {
             io: "io_uring",
             workers: 2,
             connections: (1000, 1000),
-            places: &[Place::Http(http.parse().unwrap())],
-        };
-        banner.to_string()
+            places: Box::leak(Box::new([Place::Http(http.parse().unwrap())])),
+            memory: Sum::new(Geometry::new(1 << 30).unwrap(), medium, 2, 3),
+            copy_on_write: copy_on_write.map(str::to_owned),
+        }
     }
 
     #[test]
@@ -116,6 +188,9 @@ mod tests {
                  recovered  3 log entries in 12 ms\n\
                  io         io_uring\n\
                  workers    2, for up to 1000 connections\n\
+                 memory     1058 MiB = 1024 frames + 32 landing + 1 rings + 1 index\n           \
+                 and 44 bytes for each record to come; at most 272 KiB for each connection, \
+                 128 MiB for what waits\n\
                  listening  http://127.0.0.1:8080",
                 env!("CARGO_PKG_VERSION")
             )
@@ -130,5 +205,24 @@ mod tests {
     fn an_address_that_others_reach_is_pointed_out() {
         assert!(banner(MediumKind::Disk, "0.0.0.0:8080").contains("caution"));
         assert!(!banner(MediumKind::Disk, "[::1]:8080").contains("caution"));
+    }
+    /// A preallocated file that does not hold its space is a surprise on the day the disk is full.
+    #[test]
+    fn a_file_system_that_copies_on_write_is_pointed_out() {
+        let text = of(MediumKind::Disk, "[::1]:8080", Some("btrfs")).to_string();
+        assert!(text.contains("caution    btrfs writes each block elsewhere"), "{text}");
+        assert!(text.contains("chattr +C"), "{text}");
+        let text = of(MediumKind::Disk, "[::1]:8080", Some("zfs")).to_string();
+        assert!(text.contains("caution    zfs") && !text.contains("chattr"), "{text}");
+    }
+
+    #[test]
+    fn for_scripts_it_is_one_line() {
+        let line = of(MediumKind::Shm, "0.0.0.0:8080", None).to_json();
+        assert!(!line.contains('\n'));
+        let found: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(found["http"], "http://0.0.0.0:8080");
+        assert_eq!((&found["memory"]["mib"], &found["medium"]), (&1026.into(), &"shm".into()));
+        assert_eq!(found["cautions"].as_array().unwrap().len(), 1);
     }
 }

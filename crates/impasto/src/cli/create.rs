@@ -79,7 +79,8 @@ fn check_memory(wanted: Wanted<'_>, size: Geometry, medium: MediumKind) -> Resul
     if medium == MediumKind::Pmem { Ok(()) } else { memory::check(size, 0, wanted.memory) }
 }
 
-fn create(wanted: Wanted<'_>) -> Result<(), Failure> {
+/// Creates the region, with a bar on a terminal.
+pub(super) fn create(wanted: Wanted<'_>) -> Result<(), Failure> {
     let geometry = size(wanted)?;
     let medium = medium::choose(wanted.medium, wanted.dir, None)?;
     check_memory(wanted, geometry, medium)?;
@@ -88,6 +89,14 @@ fn create(wanted: Wanted<'_>) -> Result<(), Failure> {
     Ok(with_progress(text, bytes, |progress| {
         Region::create(wanted.dir, geometry, medium, progress)
     })?)
+}
+
+/// Creates the region on a device, over whatever stands there.
+pub(super) fn overwrite(wanted: Wanted<'_>) -> Result<(), Failure> {
+    let geometry = size(wanted)?;
+    let bytes = geometry.region_bytes();
+    let text = format!("creating a region of {} on {}", size_text(bytes), wanted.dir.display());
+    Ok(with_progress(text, bytes, |progress| Region::overwrite(wanted.dir, geometry, progress))?)
 }
 
 /// Says `text`, with a bar on a terminal, while `work` tells how many of `bytes` are done.

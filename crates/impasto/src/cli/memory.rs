@@ -1,10 +1,83 @@
 //! Memory for a region: all of it is in memory while it is served.
 
-use std::fs;
+use std::{fmt, fs};
 
-use impasto::region::layout::Geometry;
+use impasto::{
+    region::layout::{BUF_BYTES, Geometry, MediumKind},
+    server::config::{self, BACKLOG_BYTES_MAX, HEAD_BYTES_MAX, OUTPUT_BYTES_MAX},
+    store::INDEX_BYTES_PER_RECORD,
+};
+use serde::Serialize;
 
 use super::{Failure, args::size_text};
+
+/// What a server takes, part by part, in MiB: what is said has to add up.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Sum {
+    mib: u64,
+    frames_mib: u64,
+    /// 0 where landing buffers are buffers of the region.
+    landing_mib: u64,
+    rings_mib: u64,
+    index_mib: u64,
+    record_bytes: usize,
+    connection_bytes_max: usize,
+    waiting_bytes_max: usize,
+}
+
+/// What an io_uring of a worker takes, with its completions.
+const RING_BYTES: u64 = 256 << 10;
+
+impl Sum {
+    /// `entries` is what recovery has found in the log.
+    pub(super) fn new(geometry: Geometry, medium: MediumKind, workers: u32, entries: u64) -> Self {
+        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+        let landing = match medium {
+            MediumKind::Disk => u64::from(config::landing_bufs(geometry, workers) * workers),
+            MediumKind::Shm | MediumKind::Pmem => 0,
+        };
+        // On `pmem` the frames are the persistent memory.
+        let frames = if medium == MediumKind::Pmem { 0 } else { geometry.region_bytes() };
+        let frames_mib = mib(frames);
+        let landing_mib = mib(landing * u64::from(BUF_BYTES));
+        let rings_mib = mib(u64::from(workers) * RING_BYTES);
+        let index_mib = mib(entries * INDEX_BYTES_PER_RECORD as u64);
+        Self {
+            mib: frames_mib + landing_mib + rings_mib + index_mib,
+            frames_mib,
+            landing_mib,
+            rings_mib,
+            index_mib,
+            record_bytes: INDEX_BYTES_PER_RECORD,
+            connection_bytes_max: HEAD_BYTES_MAX + usize_of(OUTPUT_BYTES_MAX),
+            waiting_bytes_max: BACKLOG_BYTES_MAX * workers as usize,
+        }
+    }
+}
+
+fn usize_of(bytes: u64) -> usize {
+    usize::try_from(bytes).expect("a limit fits memory")
+}
+
+impl fmt::Display for Sum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { mib, frames_mib, landing_mib, rings_mib, index_mib, .. } = self;
+        let landing =
+            if *landing_mib > 0 { format!(" + {landing_mib} landing") } else { String::new() };
+        writeln!(
+            f,
+            "{mib} MiB = {frames_mib} frames{landing} + {rings_mib} rings + {index_mib} index"
+        )?;
+        write!(
+            f,
+            "           and {} bytes for each record to come; at most {} KiB for each connection, \
+             {} MiB for what waits",
+            self.record_bytes,
+            self.connection_bytes_max >> 10,
+            self.waiting_bytes_max >> 20
+        )
+    }
+}
 
 /// Returns an error if a region does not fit `asked`, the memory that it is given, or three
 /// quarters of what there is: it would end in the kernel killing the process, or another one.
@@ -65,6 +138,17 @@ fn total_bytes(meminfo: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A sum that does not add up is believed by nobody.
+    #[test]
+    fn the_parts_add_up() {
+        let geometry = Geometry::new(1 << 30).unwrap();
+        let sum = Sum::new(geometry, MediumKind::Disk, 2, 1_000_000).to_string();
+        let text = "1099 MiB = 1024 frames + 32 landing + 1 rings + 42 index\n";
+        assert!(sum.starts_with(text), "{sum}");
+        let sum = Sum::new(geometry, MediumKind::Shm, 2, 0).to_string();
+        assert!(sum.starts_with("1025 MiB = 1024 frames + 1 rings + 0 index\n"), "{sum}");
+    }
 
     #[test]
     fn memory_is_read_from_meminfo() {

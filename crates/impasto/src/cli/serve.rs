@@ -8,7 +8,7 @@ mod workers;
 
 use std::{
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -20,7 +20,7 @@ use impasto::{
         layout::{BUF_BYTES, Geometry, MediumKind},
     },
     server::{
-        self, Shared, SharedParts,
+        self, Shared, SharedParts, StartError,
         config::{self, Options, VALUE_BYTES_MAX, workers_max},
     },
 };
@@ -30,7 +30,9 @@ use super::{
     args::{self, MediumArg},
     banner::Banner,
     create::{self, Wanted},
-    medium, memory, tell,
+    medium,
+    memory::{self, Sum},
+    tell,
 };
 use io::{Chosen, Io, IoArg};
 use listeners::Listeners;
@@ -40,6 +42,12 @@ use workers::{Served, Stop};
 /// Options of `impasto serve`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
+    /// A file with these options, in TOML: `size = "1GiB"`; what stands here comes before it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Say what is in effect, or what is wrong with it, and serve nothing
+    #[arg(long)]
+    check_config: bool,
     /// Directory of the region, the file that holds all records; or a /dev/dax, which is the region
     #[arg(long, value_name = "DIR", default_value = "./impasto-data")]
     data: PathBuf,
@@ -87,9 +95,17 @@ pub(super) struct Args {
     /// Time that a client may send nothing in the middle of a body, or take nothing of a reply
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = args::some_time)]
     body_timeout: Duration,
+    /// Say what is served as one line of JSON
+    #[arg(long)]
+    json: bool,
 }
 
 impl Args {
+    /// Returns true if nothing is to be served.
+    pub(super) const fn is_check(&self) -> bool {
+        self.check_config
+    }
+
     fn options(&self) -> Options {
         Options {
             value_bytes_max: self.value_max,
@@ -181,6 +197,16 @@ fn run_on(args: &Args, mut io: impl Io, how: &str) -> Result<ExitCode, Failure> 
     Ok(ExitCode::SUCCESS)
 }
 
+/// Says why a region is not served, and what to do.
+fn refusal(dir: &Path, error: &StartError) -> Failure {
+    let dir = dir.display();
+    let hint = match error {
+        StartError::Corruption(_) => format!("; `impasto repair {dir}` tells what can be done"),
+        _ => String::new(),
+    };
+    format!("cannot serve {dir}: {error}{hint}").into()
+}
+
 fn no_memory(error: std::io::Error) -> Failure {
     format!("cannot map the region into memory: {error}").into()
 }
@@ -211,7 +237,7 @@ impl Serve<'_> {
         let geometry = superblock.geometry;
         let start = Instant::now();
         let (store, report) = server::start(&mut io, &mut medium, &mut frames, superblock)
-            .map_err(|error| format!("cannot serve {}: {error}", args.data.display()))?;
+            .map_err(|error| refusal(&args.data, &error))?;
         let sockets = listeners.take();
         let banner = Banner {
             medium: region.medium(),
@@ -224,6 +250,8 @@ impl Serve<'_> {
             workers,
             connections: (flows_max, args.connections as usize),
             places: &listeners.places,
+            memory: Sum::new(geometry, region.medium(), workers, report.records),
+            copy_on_write: region.copy_on_write(),
         };
         let options = args.options();
         let parts = SharedParts { medium, frames, workers, store, geometry, options };
@@ -237,7 +265,7 @@ impl Serve<'_> {
         };
         let stop = Stop::new()?;
         let ready = || {
-            tell(&banner.to_string());
+            tell(&if args.json { banner.to_json() } else { banner.to_string() });
             notify::ready(&banner.status());
         };
         let look = || served.shared.with_frames(|_| ());

@@ -3,59 +3,123 @@
 use std::{path::PathBuf, process::ExitCode, time::Instant};
 
 use impasto::{
-    region::{Checksum, Error, Extent, Frames, Region, Span},
-    store::{Recovered, Recovery, Step},
+    region::{
+        Examined, Frames,
+        layout::{BLOCK_BYTES, Superblock},
+    },
+    store::{Recovery, Survey},
 };
+use serde::Serialize;
 
-use super::{Failure, args::size_text, tell};
+use super::{
+    Failure,
+    args::size_text,
+    bar,
+    check::{Checked, Values},
+    damage::{DAMAGED, Damage, superblock},
+    examine,
+    reader::Reader,
+    tell, tell_json,
+};
 
 /// Options of `impasto verify`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Directory or device of the region; nobody may be serving it
     dir: PathBuf,
+    /// Say it in JSON
+    #[arg(long)]
+    json: bool,
 }
 
-pub(super) const DAMAGED: u8 = 3;
+/// What was found, as `--json` has it.
+#[derive(Debug, Default, Serialize)]
+struct Report {
+    region: String,
+    /// True if there is no damage.
+    verifies: bool,
+    damage: Vec<Damage>,
+    log: LogReport,
+    values: u64,
+    value_bytes: u64,
+    read_bytes: u64,
+    seconds: f64,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct LogReport {
+    segments: u64,
+    commits: u64,
+    entries: u64,
+}
 
 pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let start = Instant::now();
-    let region = match Region::open(&args.dir) {
-        Ok(region) => region,
-        Err(error @ (Error::Damaged { .. } | Error::Mixed { .. } | Error::FileSize { .. })) => {
-            return Ok(damaged(&error.to_string()));
+    let region = examine(&args.dir, Examined::open)?;
+    let mut report = Report { region: region.path().display().to_string(), ..Report::default() };
+    match superblock(&region)? {
+        Err(damage) => report.damage.push(damage),
+        Ok((superblock, damaged)) => {
+            report.damage.extend(damaged);
+            if !args.json {
+                describe(&region, &superblock);
+            }
+            read_all(&region, superblock, &mut report)?;
         }
-        Err(error) => return Err(error.into()),
+    }
+    report.verifies = report.damage.is_empty();
+    report.seconds = start.elapsed().as_secs_f64();
+    if args.json {
+        tell_json(&report)?
+    } else {
+        say_all(&report)
+    }
+    Ok(if report.verifies { ExitCode::SUCCESS } else { ExitCode::from(DAMAGED) })
+}
+
+fn read_all(region: &Examined, superblock: Superblock, report: &mut Report) -> Result<(), Failure> {
+    let reader = Reader::new(region);
+    let mut frames = Frames::anonymous(superblock.geometry, 0)?;
+    let bar = bar("reading the log");
+    let mut read_bytes = 2 * BLOCK_BYTES;
+    let mut progress = |bytes| {
+        read_bytes += bytes;
+        bar.set_position(read_bytes);
     };
-    describe(&region);
-    let frames = Frames::anonymous(region.superblock().geometry, 0)?;
-    let recovery = Recovery::new(*region.superblock());
-    let (recovered, frames) = match recover(&region, recovery, frames) {
-        Ok(recovered) => recovered,
-        Err(corruption) => return Ok(damaged(&corruption.to_string())),
-    };
-    drop(frames);
-    let checked = check_values(&region, &recovered);
-    tell(&format!(
-        "{} live record{} of {} bytes, {} log entries, read in {} ms",
-        checked.values,
-        if checked.values == 1 { "" } else { "s" },
-        checked.bytes,
-        recovered.records(),
-        start.elapsed().as_millis()
-    ));
-    match checked.damaged {
-        0 => {
-            tell("all of them verify");
-            Ok(ExitCode::SUCCESS)
+    let (recovery, found) = reader.recover(Recovery::new(superblock), &mut frames, &mut progress);
+    let recovered = found.and_then(|()| {
+        let survey = recovery.survey(&frames, 0);
+        recovery.finish(&frames).map(|recovered| (survey, recovered))
+    });
+    match recovered {
+        Err(corruption) => report.damage.push(Damage::of_log(&corruption)?),
+        Ok((survey, recovered)) => {
+            report.log = LogReport::from(&survey);
+            let values = Values::new(&recovered, &frames);
+            drop(frames);
+            bar.set_message("reading values");
+            bar.set_length(values.bytes_to_read() + bar.position());
+            let Checked { values, bytes, mut damaged } = values.check(&reader, &mut progress);
+            (report.values, report.value_bytes) = (values, bytes);
+            report.damage.append(&mut damaged);
         }
-        1 => Ok(damaged("1 record is lost")),
-        count => Ok(damaged(&format!("{count} records are lost"))),
+    }
+    bar.finish_and_clear();
+    report.read_bytes = read_bytes;
+    Ok(())
+}
+
+impl From<&Survey> for LogReport {
+    fn from(survey: &Survey) -> Self {
+        Self {
+            segments: survey.segments.len() as u64,
+            commits: survey.segments.iter().map(|segment| segment.commits).sum(),
+            entries: survey.segments.iter().map(|segment| segment.records).sum(),
+        }
     }
 }
 
-fn describe(region: &Region) {
-    let superblock = region.superblock();
+fn describe(region: &Examined, superblock: &Superblock) {
     let stop = if superblock.clean { "it stopped cleanly" } else { "it did not stop cleanly" };
     tell(&format!(
         "{}: {}, epoch {}, last served on {}; {stop}",
@@ -64,73 +128,27 @@ fn describe(region: &Region) {
         superblock.epoch,
         superblock.medium.name(),
     ));
-    if let Some((copy, error)) = region.damaged_copy() {
-        tell(&format!(
-            "superblock {copy} is damaged ({error}); the other one holds, and nothing is lost"
-        ));
+}
+
+fn say_all(report: &Report) {
+    for damage in &report.damage {
+        tell(&format!("damaged: {damage}"));
     }
-}
-
-fn damaged(what: &str) -> ExitCode {
-    tell(&format!("damaged: {what}"));
-    ExitCode::from(DAMAGED)
-}
-
-/// Runs recovery as a server would, and stops before it would write.
-pub(super) fn recover(
-    region: &Region,
-    mut recovery: Recovery,
-    mut frames: Frames,
-) -> Result<(Recovered, Frames), impasto::store::Corruption> {
-    let mut bytes = Vec::new();
-    while let Step::Read(spans) = recovery.step(&frames)? {
-        for span in spans {
-            // What cannot be read counts as zeroes, which is what the frames hold.
-            if read(region, span, &mut bytes).is_ok() {
-                frames.store(span.at, &bytes);
-            }
-        }
+    let LogReport { segments, commits, entries } = report.log;
+    let Report { values, value_bytes, read_bytes, seconds, .. } = report;
+    let plural = |count: u64| if count == 1 { "" } else { "s" };
+    tell(&format!(
+        "{values} live record{} of {value_bytes} bytes; log: {segments} segment{}, {commits} \
+         commit{}, {entries} entries; {} MiB read in {} ms",
+        plural(*values),
+        plural(segments),
+        plural(commits),
+        read_bytes >> 20,
+        (seconds * 1e3).round(),
+    ));
+    match report.damage.len() {
+        0 => tell("all of it verifies"),
+        1 => tell("1 damage: `impasto repair` tells what can be done"),
+        count => tell(&format!("{count} damages: `impasto repair` tells what can be done")),
     }
-    let recovered = recovery.finish(&frames)?;
-    Ok((recovered, frames))
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Checked {
-    pub(super) values: u64,
-    pub(super) bytes: u64,
-    pub(super) damaged: u64,
-}
-
-/// Checks every live value, and tells which ones do not verify.
-pub(super) fn check_values(region: &Region, recovered: &Recovered) -> Checked {
-    let mut checked = Checked::default();
-    let mut bytes = Vec::new();
-    for value in recovered.values() {
-        checked.values += 1;
-        checked.bytes += value.extents.iter().map(|extent| u64::from(extent.len)).sum::<u64>();
-        let what = match checksum(region, &value.extents, &mut bytes) {
-            Ok(sum) if sum == value.checksum => continue,
-            Ok(_) => "does not verify".to_owned(),
-            Err(error) => format!("cannot be read: {error}"),
-        };
-        tell(&format!("record {} of log {} {what}", value.seq, value.log));
-        checked.damaged += 1;
-    }
-    checked
-}
-
-fn checksum(region: &Region, extents: &[Extent], bytes: &mut Vec<u8>) -> std::io::Result<u64> {
-    let mut sum = Checksum::new();
-    for extent in extents {
-        read(region, extent.span(), bytes)?;
-        sum.update(bytes);
-    }
-    Ok(sum.value())
-}
-
-fn read(region: &Region, span: Span, bytes: &mut Vec<u8>) -> std::io::Result<()> {
-    let len = usize::try_from(span.len).map_err(std::io::Error::other)?;
-    bytes.resize(len, 0);
-    region.read_at(bytes, span.at)
 }

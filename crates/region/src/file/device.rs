@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    Copies, Place, Region, choose,
+    Copies, Decode, Place, Region, choose,
     create::{Creation, chunks},
     lock::Lock,
     pmem,
@@ -21,7 +21,7 @@ use super::{
 use crate::{
     CpuFlush, Error, Frames, Span,
     frames::ReadMap,
-    layout::{BLOCK_BYTES, BLOCK_LEN, Geometry, MediumKind, SEGMENT_BYTES},
+    layout::{BLOCK_BYTES, BLOCK_LEN, Geometry, MediumKind, SEGMENT_BYTES, Superblock},
 };
 
 /// Returns true if `data` is a character device, which may be a `/dev/dax`.
@@ -110,6 +110,20 @@ impl Dax {
         reader.insert(map).read_at(bytes, at)
     }
 
+    /// Writes through a mapping.
+    ///
+    /// # Durability
+    /// The bytes are durable when this returns.
+    pub(super) fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        let whole = Geometry::new(self.bytes).ok_or(io::ErrorKind::InvalidInput)?;
+        let mut frames = self.frames(whole)?;
+        frames.store(at, bytes);
+        let cpu = CpuFlush::detect();
+        cpu.flush(&frames, Span::new(at, bytes.len() as u64));
+        cpu.fence();
+        Ok(())
+    }
+
     pub(super) fn frames(&self, geometry: Geometry) -> io::Result<Frames> {
         *self.reader.lock().unwrap_or_else(PoisonError::into_inner) = None;
         Frames::device(&self.file, geometry, self.align)
@@ -146,16 +160,16 @@ impl Dax {
     ///
     /// Where the second one is, the first one says. If it does not, the second one is looked for at
     /// the end of the device, which is where it is unless a size was given at creation.
-    fn copies(&self) -> Result<Copies, Error> {
+    pub(super) fn copies(&self, decode: Decode) -> Result<Copies, Error> {
         self.check_bad_blocks(Span::new(0, BLOCK_BYTES))?;
         let read_at = |bytes: &mut [u8], at| self.read_at(bytes, at);
-        let copies = Copies::read(read_at, BLOCK_BYTES);
+        let copies = Copies::read(read_at, BLOCK_BYTES, decode);
         let end = match &copies.found[0] {
             Ok(first) => first.geometry.region_bytes().min(self.bytes),
             Err(_) => self.bytes,
         };
         self.check_bad_blocks(Span::new(0, end))?;
-        Ok(Copies::read(read_at, end))
+        Ok(Copies::read(read_at, end, decode))
     }
 }
 
@@ -175,7 +189,7 @@ fn open_locked(dax: Dax, lock: Lock) -> Result<Region, Error> {
         return Err(Error::NoRegion { dir: dax.path });
     }
     let path = dax.path.clone();
-    let (superblock, damaged) = choose(&path, dax.copies()?)?;
+    let (superblock, damaged) = choose(&path, &dax.copies(Superblock::decode)?)?;
     let expected = superblock.geometry.region_bytes();
     if expected > dax.bytes {
         return Err(Error::FileSize { path, found: dax.bytes, expected });
@@ -208,7 +222,7 @@ fn create_locked(dax: &Dax, creation: Creation<'_>, overwrite: bool) -> Result<(
     }
     dax.check_bad_blocks(Span::new(0, bytes))?;
     if !overwrite && !dax.is_blank()? {
-        return Err(match choose(path, dax.copies()?) {
+        return Err(match choose(path, &dax.copies(Superblock::decode)?) {
             Err(Error::Foreign { .. }) => Error::NotBlank { path: path.clone() },
             _ => Error::Exists { path: path.clone() },
         });

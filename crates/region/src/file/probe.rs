@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{AtFlags, OFlags, StatxFlags, fstatfs, statfs, statx};
+use rustix::fs::{AtFlags, IFlags, OFlags, StatxFlags, fstatfs, ioctl_getflags, statfs, statx};
 
 use crate::{
     Error,
@@ -63,6 +63,13 @@ pub(super) fn open_direct(path: &Path) -> Result<File, Error> {
     Ok(file)
 }
 
+/// Opens a file for direct reads, if they work.
+pub(super) fn open_direct_to_read(path: &Path) -> Option<File> {
+    let flags = i32::try_from(OFlags::DIRECT.bits()).expect("a flag is a positive int");
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
+    try_out(&file).ok().map(|()| file)
+}
+
 /// Reads a block with direct I/O, or says why that does not work.
 fn try_out(file: &File) -> Result<(), String> {
     let asked = statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN);
@@ -84,6 +91,22 @@ fn try_out(file: &File) -> Result<(), String> {
     file.read_exact_at(block, 0).map_err(|error| format!("a direct read of 4 KiB failed: {error}"))
 }
 
+/// Returns the name of a file system that writes `file` elsewhere each time, if that is one.
+pub(super) fn copy_on_write(file: &File) -> Option<String> {
+    let kind = fstatfs(file).ok()?.f_type;
+    // A file of btrfs can be exempt (chattr +C).
+    let exempt = || ioctl_getflags(file).is_ok_and(|flags| flags.contains(IFlags::NOCOW));
+    (is_copy_on_write(kind) && !exempt()).then(|| name(kind))
+}
+
+const BTRFS: u64 = 0x9123_683e;
+const BCACHEFS: u64 = 0xca45_1a4e;
+const ZFS: u64 = 0x2fc1_2fc1;
+
+fn is_copy_on_write(kind: rustix::fs::FsWord) -> bool {
+    matches!(magic(kind), BTRFS | BCACHEFS | ZFS)
+}
+
 const TMPFS: u64 = 0x0102_1994;
 const HUGETLBFS: u64 = 0x9584_58f6;
 const RAMFS: u64 = 0x8584_58f6;
@@ -100,10 +123,10 @@ pub(super) fn name(kind: rustix::fs::FsWord) -> String {
         RAMFS => "ramfs",
         0xef53 => "ext4",
         0x5846_5342 => "xfs",
-        0x9123_683e => "btrfs",
+        BTRFS => "btrfs",
         0xf2f5_2010 => "f2fs",
-        0x2fc1_2fc1 => "zfs",
-        0xca45_1a4e => "bcachefs",
+        ZFS => "zfs",
+        BCACHEFS => "bcachefs",
         0x794c_7630 => "overlayfs",
         0x6573_5546 => "fuse",
         0x6969 => "nfs",
@@ -119,4 +142,25 @@ pub(super) fn name(kind: rustix::fs::FsWord) -> String {
 #[allow(clippy::unnecessary_cast, reason = "the type differs between architectures")]
 const fn magic(kind: rustix::fs::FsWord) -> u64 {
     kind as u64 & 0xffff_ffff
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Most file systems write in place; a caution on each of them would be read by nobody.
+    #[test]
+    fn file_systems_that_copy_on_write_are_known_by_their_numbers() {
+        for (kind, named) in
+            [(0x9123_683e, "btrfs"), (0xca45_1a4e, "bcachefs"), (0x2fc1_2fc1, "zfs")]
+        {
+            assert!(is_copy_on_write(kind) && name(kind) == named);
+        }
+        for kind in [0xef53, 0x5846_5342, 0x0102_1994] {
+            assert!(!is_copy_on_write(kind), "{}", name(kind));
+        }
+        let own = File::open(std::env::current_exe().unwrap()).unwrap();
+        let kind = fstatfs(&own).unwrap().f_type;
+        assert!(is_copy_on_write(kind) || copy_on_write(&own).is_none());
+    }
 }

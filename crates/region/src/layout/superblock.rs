@@ -7,7 +7,7 @@ use crate::Checksum;
 
 const MAGIC: [u8; 8] = *b"IMPASTO\0";
 /// Incompatible feature: the log of docs/format.md.
-const INCOMPAT_LOG_V1: u64 = 1;
+pub const INCOMPAT_LOG_V1: u64 = 1;
 const SECTOR_BYTES: usize = 512;
 
 mod field {
@@ -15,6 +15,7 @@ mod field {
 
     pub(super) type Field = Range<usize>;
     pub(super) const MAGIC: Field = 0..8;
+    pub(super) const COMPAT: Field = 8..16;
     pub(super) const RO_COMPAT: Field = 16..24;
     pub(super) const INCOMPAT: Field = 24..32;
     pub(super) const UUID: Field = 32..48;
@@ -114,6 +115,11 @@ pub enum SuperblockError {
 /// The decoded superblock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Superblock {
+    /// Features that an older version may ignore: kept as they are by one that does not know them.
+    pub compat: u64,
+    /// Features that an older version may ignore if it only reads. None is known here, so a region
+    /// with one is looked at and not served.
+    pub ro_compat: u64,
     /// Random name of the region.
     pub uuid: Uuid,
     /// Of two valid copies the higher one holds; it is written to copy `generation mod 2`.
@@ -142,6 +148,8 @@ impl Superblock {
     /// Returns the superblock of a new region, never served.
     pub fn fresh(geometry: Geometry, medium: MediumKind) -> Self {
         Self {
+            compat: 0,
+            ro_compat: 0,
             uuid: Uuid::new_v4(),
             generation: 0,
             geometry,
@@ -153,6 +161,23 @@ impl Superblock {
             start_offset: super::SEGMENT_BYTES,
             first_needed: 1,
             durable_lsn: 0,
+        }
+    }
+
+    /// Returns a superblock in place of two that are lost. Nothing is known of the last run: the log
+    /// tells.
+    pub fn rebuilt(
+        geometry: Geometry,
+        medium: MediumKind,
+        uuid: [u8; 16],
+        first_needed: u64,
+    ) -> Self {
+        Self {
+            uuid: Uuid::from_bytes(uuid),
+            generation: 1,
+            clean: false,
+            first_needed,
+            ..Self::fresh(geometry, medium)
         }
     }
 
@@ -170,6 +195,8 @@ impl Superblock {
         block[field::MEDIUM] = self.medium.code();
         block[field::CLEAN] = u8::from(self.clean);
         for (at, value) in [
+            (field::COMPAT, self.compat),
+            (field::RO_COMPAT, self.ro_compat),
             (field::INCOMPAT, INCOMPAT_LOG_V1),
             (field::GENERATION, self.generation),
             (field::REGION_BYTES, self.geometry.region_bytes()),
@@ -189,11 +216,26 @@ impl Superblock {
     /// Decodes copy `copy` from its block.
     ///
     /// # Errors
-    /// Whatever keeps the block from being a superblock that this version can read.
+    /// Whatever keeps the block from being a superblock of a region that this version can serve.
     ///
     /// # Panics
     /// If `block` is shorter than a sector.
     pub fn decode(block: &[u8], copy: u64) -> Result<Self, SuperblockError> {
+        let superblock = Self::decode_to_read(block, copy)?;
+        match superblock.ro_compat {
+            0 => Ok(superblock),
+            bits => Err(SuperblockError::RoCompat { bits }),
+        }
+    }
+
+    /// As [`decode`](Self::decode), for one who writes nothing: bits that concern writers pass.
+    ///
+    /// # Errors
+    /// Whatever keeps the block from being a superblock that this version can read.
+    ///
+    /// # Panics
+    /// If `block` is shorter than a sector.
+    pub fn decode_to_read(block: &[u8], copy: u64) -> Result<Self, SuperblockError> {
         use SuperblockError as E;
         if block[field::MAGIC] != MAGIC {
             return Err(E::Magic);
@@ -208,11 +250,9 @@ impl Superblock {
         if incompat != INCOMPAT_LOG_V1 {
             return Err(E::Field { field: "incompat" });
         }
-        let ro_compat = u64_at(block, field::RO_COMPAT);
-        if ro_compat != 0 {
-            return Err(E::RoCompat { bits: ro_compat });
-        }
         let superblock = Self {
+            compat: u64_at(block, field::COMPAT),
+            ro_compat: u64_at(block, field::RO_COMPAT),
             uuid: Uuid::from_bytes(array(block, field::UUID)),
             generation: u64_at(block, field::GENERATION),
             geometry: Geometry::new(u64_at(block, field::REGION_BYTES))
@@ -264,6 +304,8 @@ mod tests {
 
     fn superblock() -> Superblock {
         Superblock {
+            compat: 0,
+            ro_compat: 0,
             uuid: Uuid::from_bytes(
                 *b"\x10\x11\x12\x13\x14\x15\x16\x17\x18\x19\x1a\x1b\x1c\x1d\x1e\x1f",
             ),
@@ -345,11 +387,28 @@ mod tests {
             block[field::CHECKSUM].copy_from_slice(&sum.to_le_bytes());
             assert_eq!(Superblock::decode(&block, 1), Err(error));
         }
-        let mut ignored = superblock().encode();
-        ignored[8] = 1;
-        let sum = checksum(&ignored, 1);
-        ignored[field::CHECKSUM].copy_from_slice(&sum.to_le_bytes());
-        assert!(Superblock::decode(&ignored, 1).is_ok());
+    }
+
+    /// A feature that this version does not know, and need not, is the newer one's when it comes
+    /// back: were its bit lost in an update here, what hangs on it would be lost with it.
+    #[test]
+    fn an_unknown_compatible_bit_is_kept() {
+        let mut block = superblock().encode();
+        block[field::COMPAT.start] = 0x81;
+        let sum = checksum(&block, 1);
+        block[field::CHECKSUM].copy_from_slice(&sum.to_le_bytes());
+        let found = Superblock::decode(&block, 1).unwrap();
+        assert_eq!(found, Superblock { compat: 0x81, ..superblock() });
+        assert_eq!(found.encode(), block);
+    }
+
+    /// Who writes nothing breaks nothing: `verify` of an older version serves a newer region.
+    #[test]
+    fn a_bit_for_writers_is_no_reason_not_to_read() {
+        let newer = Superblock { ro_compat: 4, ..superblock() };
+        let block = newer.encode();
+        assert_eq!(Superblock::decode_to_read(&block, 1), Ok(newer));
+        assert_eq!(Superblock::decode(&block, 1), Err(SuperblockError::RoCompat { bits: 4 }));
     }
 
     #[test]

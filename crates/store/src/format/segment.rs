@@ -47,6 +47,11 @@ impl SegmentHeader {
         block
     }
 
+    /// Returns the header of `segment` in whatever region, or `None` if its first block holds none.
+    pub(crate) fn decode_any(block: &[u8], segment: SegmentId) -> Option<Self> {
+        Self::decode(block, array(block, 8), segment)
+    }
+
     /// Returns the header of `segment` in the region `uuid`, or `None` if its first block holds
     /// none.
     pub(crate) fn decode(block: &[u8], uuid: [u8; 16], segment: SegmentId) -> Option<Self> {

@@ -1,15 +1,19 @@
 //! Records applied again, in lsn order.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use impasto_region::{
     BufId, Extent, Frames, Span,
     layout::{Geometry, Superblock},
 };
 
-use super::{COUNTS_END, Corruption, StoredValue, walk::FoundCommit};
+use super::{
+    COUNTS_END, Corruption, StoredValue,
+    cut::{Cut, Known},
+    walk::FoundCommit,
+};
 use crate::{
-    Lsn, Store,
+    LogInfo, Lsn, Store,
     flight::Flight,
     format::{LogOffset, Record, RecordValue, SegmentHeader, extents, padded, records},
     logs::{Entry, Log, Logs},
@@ -60,6 +64,33 @@ impl Seen {
         while self.log.pop_dead(scratch).is_some() {}
         if self.log.next < first { self.skip_to(first) } else { Ok(()) }
     }
+}
+
+impl Seen {
+    /// Returns true if the log has no record, or none that says all, of the state it has now.
+    fn complete(&mut self, known: Option<&Known>, unused: impl FnOnce() -> Box<str>) -> bool {
+        let Self { log, first, named } = self;
+        let mut changed = !*named || log.first != *first;
+        if !*named {
+            let name = known.and_then(|known| known.name.clone());
+            log.name = name.unwrap_or_else(unused);
+        }
+        let next = known.map_or(1, |known| known.next).clamp(1, COUNTS_END - 1);
+        if log.is_empty() && next > log.next {
+            (log.first, log.next, changed) = (next, next, true);
+        }
+        (*named, *first) = (true, log.first);
+        changed
+    }
+}
+
+fn unused_name(id: u32, in_use: &BTreeSet<Box<str>>) -> Box<str> {
+    let names = (0..).map(|n| match n {
+        0 => format!("lost-log-{id}"),
+        n => format!("lost-log-{id}-{n}"),
+    });
+    let mut names = names.map(String::into_boxed_str).filter(|name| !in_use.contains(name));
+    names.next().expect("there are more names than logs")
 }
 
 impl Replay {
@@ -153,6 +184,26 @@ impl Replay {
         &mut self.logs[index]
     }
 
+    /// Gives logs that were cut a name and a start if these stood behind the cut, and empty ones the
+    /// next number that is known. The log lacks the states of those that change.
+    pub(super) fn complete(&mut self, cut: &mut Cut) {
+        let known = &cut.known;
+        let in_use: BTreeSet<_> = self.logs.iter().map(|seen| seen.log.name.clone()).collect();
+        // A log of which nothing is left may get another number: no record names it.
+        let here = u32::try_from(self.logs.len()).unwrap_or(u32::MAX);
+        let gone = known.range(here..).map(|(_, known)| known);
+        let gone: Vec<_> = gone.filter(|known| known.name.is_some()).collect();
+        self.logs.resize_with(self.logs.len() + gone.len(), Seen::default);
+        cut.named = here;
+        for (id, seen) in (0..).zip(&mut self.logs) {
+            let known =
+                if id < here { known.get(&id) } else { gone.get((id - here) as usize).copied() };
+            if seen.complete(known, || unused_name(id, &in_use)) {
+                cut.restate.push(id);
+            }
+        }
+    }
+
     /// Derives space and counters from what is live (D5). `end` is the next lsn.
     pub(super) fn finish(
         self,
@@ -202,7 +253,10 @@ impl Parts {
         for log in self.logs.iter() {
             let name_bytes = log.name.len();
             self.reclaim.state_added((crate::format::HEAD_BYTES + name_bytes) as u64);
-            segment_of(&mut self.segments, log.state)?.state += 1;
+            // The state of a log that was cut is still to be appended.
+            if log.state > Lsn(0) {
+                segment_of(&mut self.segments, log.state)?.state += 1;
+            }
             if let Some(trim) = log.trim {
                 self.reclaim.state_added(padded(crate::format::TRIM_BYTES as u64));
                 segment_of(&mut self.segments, trim)?.state += 1;
@@ -232,6 +286,10 @@ impl Parts {
                 StoredValue { log: &log.name, seq, checksum, extents, loaded }
             })
         })
+    }
+
+    pub(super) fn logs(&self) -> impl Iterator<Item = (&str, LogInfo)> {
+        self.logs.iter().map(|log| (&*log.name, log.info()))
     }
 
     pub(super) fn into_store(self, superblock: Superblock, at: LogOffset) -> Store {

@@ -228,24 +228,49 @@ impl<'a> Walk<'a> {
 
     /// Returns the highest witness in each segment whose header is damaged.
     fn lost_heads<'b>(&'b self, suspects: &'b [SegmentId]) -> impl Iterator<Item = Lsn> + 'b {
-        let chained = suspects.iter().filter_map(|&segment| {
+        let chained = self.chained(suspects);
+        chained.map(|(segment, chain)| self.witness(segment, chain, ALIGN_MIN, LogOffset(0)))
+    }
+
+    /// Returns segments whose header is damaged, with the chain numbers that they seem to have.
+    fn chained<'b>(
+        &'b self,
+        suspects: &'b [SegmentId],
+    ) -> impl Iterator<Item = (SegmentId, u64)> + 'b {
+        suspects.iter().filter_map(|&segment| {
             let at = segment.start() + FIRST_POSITION;
             let head = self.frames.bytes(Span::new(at, CommitHeader::BYTES));
             let chain = CommitHeader::peek(head)?.offset.chain();
             (chain >= self.superblock.first_needed).then_some((segment, chain))
-        });
-        chained.map(|(segment, chain)| self.witness(segment, chain, ALIGN_MIN, LogOffset(0)))
+        })
     }
 
     /// Returns the highest witness of a commit that holds in `segment` from log offset `from` on.
     fn witness(&self, segment: SegmentId, chain: u64, align: u32, from: LogOffset) -> Lsn {
         let mut highest = Lsn(0);
+        self.each_in(segment, chain, align, from, &mut |_, commit, _| {
+            highest = highest.max(commit.durable_lsn);
+        });
+        highest
+    }
+
+    /// Shows each commit that holds in `segment`, at multiples of `align`, from log offset `from`
+    /// on: where its records stand, its header, and them.
+    fn each_in(
+        &self,
+        segment: SegmentId,
+        chain: u64,
+        align: u32,
+        from: LogOffset,
+        look: &mut dyn FnMut(u64, &CommitHeader, &'a [u8]),
+    ) {
         let mut offset = LogOffset::new(chain, FIRST_POSITION).max(from);
         let mut patience = PATIENCE_BYTES;
         while offset.chain() == chain && patience > 0 {
             let mut bytes = u64::from(align);
-            if let Some((commit, _)) = self.read(segment, offset) {
-                highest = highest.max(commit.durable_lsn);
+            if let Some((commit, records)) = self.read(segment, offset) {
+                let at = segment.start() + offset.position() + CommitHeader::BYTES;
+                look(at, &commit, records);
                 bytes = commit.span_bytes(align);
             } else {
                 patience = patience.saturating_sub(self.apparent_bytes(segment, offset));
@@ -255,7 +280,26 @@ impl<'a> Walk<'a> {
             };
             offset = LogOffset(next);
         }
-        highest
+    }
+
+    /// Shows each commit that holds behind the end of the log, as [`each_in`](Self::each_in) does.
+    pub(super) fn each_behind(
+        &self,
+        end: End,
+        suspects: &[SegmentId],
+        look: &mut dyn FnMut(SegmentId, u64, &CommitHeader, &'a [u8]),
+    ) {
+        let first = self.heads.partition_point(|head| head.chain < end.offset.chain());
+        for head in &self.heads[first..] {
+            if !self.is_void(head.epoch, LogOffset::new(head.chain, 0)) {
+                let mut look = |at, commit: &_, records| look(head.segment, at, commit, records);
+                self.each_in(head.segment, head.chain, head.commit_align, end.offset, &mut look);
+            }
+        }
+        for (segment, chain) in self.chained(suspects) {
+            let mut look = |at, commit: &_, records| look(segment, at, commit, records);
+            self.each_in(segment, chain, ALIGN_MIN, LogOffset(0), &mut look);
+        }
     }
 
     /// Returns how many bytes the commit would have that does not hold at `offset`.

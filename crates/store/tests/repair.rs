@@ -1,0 +1,282 @@
+//! What a cut makes of a damaged log, and what it costs.
+
+#![expect(clippy::unwrap_used, reason = "a failed call fails the test")]
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::{Image, MIB, Random, Rig};
+use impasto_region::{
+    Frames, SegmentId, Span,
+    layout::{BLOCK_BYTES, MediumKind},
+};
+use impasto_store::{
+    Corruption, FoundWhat, Lost, LostRecord, Rebuild, Recovered, Recovery, Repair, Step,
+};
+
+/// Recovers an image whose log has to be cut.
+fn cut(image: &Image) -> (Frames, Recovered, Lost) {
+    let mut frames = Frames::anonymous(image.superblock.geometry, 0).unwrap();
+    let mut recovery = Recovery::new(image.superblock);
+    let corruption = loop {
+        match recovery.step(&frames) {
+            Ok(Step::Read(spans)) => spans.into_iter().for_each(|span| {
+                let bytes = &image.bytes[usize::try_from(span.at).unwrap()..];
+                frames.store(span.at, &bytes[..usize::try_from(span.len).unwrap()]);
+            }),
+            Ok(Step::Done) => panic!("the damage is not seen"),
+            Err(corruption) => break corruption,
+        }
+    };
+    let named =
+        matches!(corruption, Corruption::Missing { .. } | Corruption::MissingSegment { .. });
+    assert!(named, "{corruption}");
+    let lost = recovery.cut(&frames).unwrap();
+    let recovered = recovery.finish(&frames).unwrap();
+    (frames, recovered, lost)
+}
+
+fn repair(image: &Image) -> (Frames, Repair, Lost) {
+    let (mut frames, recovered, lost) = cut(image);
+    let repair = recovered.into_repair(&mut frames).unwrap();
+    (frames, repair, lost)
+}
+
+/// Writes the first `steps` parts of a repair: commits, header, superblock.
+fn write(image: &mut Image, frames: &Frames, repair: &Repair, steps: usize) {
+    let states = repair.states.iter();
+    let commits = states.clone().flat_map(|states| &states.commits);
+    let copy = |image: &mut Image, span: Span| {
+        let bytes = frames.bytes(span).to_vec();
+        image.slice(span).copy_from_slice(&bytes);
+    };
+    if steps >= 1 {
+        commits.for_each(|span| copy(image, *span));
+    }
+    if steps >= 2 {
+        states.for_each(|states| copy(image, states.header));
+    }
+    if steps >= 3 {
+        image.superblock = repair.superblock;
+    }
+}
+
+fn repaired(mut image: Image) -> (Rig, Lost) {
+    let (frames, repair, lost) = repair(&image);
+    write(&mut image, &frames, &repair, 3);
+    (Rig::open(image).unwrap(), lost)
+}
+
+fn seqs(lost: &[LostRecord]) -> Vec<(u64, u64)> {
+    let seq = |record: &LostRecord| match record.what {
+        FoundWhat::Append { seq, .. } => Some((record.lsn.0, seq)),
+        _ => None,
+    };
+    lost.iter().filter_map(seq).collect()
+}
+
+/// Five commits of a record each, and where the third stands.
+fn five(medium: MediumKind) -> (Rig, Span) {
+    let mut rig = Rig::new(16, medium);
+    let mut third = None;
+    for n in 1..=5_u8 {
+        rig.append("a", &[n; 100]).unwrap();
+        let commit = rig.seal().unwrap();
+        rig.persist(commit);
+        rig.store.completed(commit.id, true);
+        if n == 3 {
+            third = Some(commit.span);
+        }
+    }
+    (rig, third.unwrap())
+}
+
+/// What stands before the damage is kept, what stands behind it is listed, and the next run goes on
+/// where the log was cut: what is void stays void (D6).
+#[test]
+fn d6_the_log_ends_before_the_damage_and_what_is_behind_is_listed() {
+    for medium in [MediumKind::Disk, MediumKind::Shm] {
+        let (mut rig, third) = five(medium);
+        rig.image.slice(third)[80] ^= 1;
+        let (mut rig, lost) = repaired(rig.image);
+        // The first record is the log's state.
+        assert_eq!((lost.first.0, lost.last.0), (4, 6));
+        assert_eq!(lost.unreadable.iter().map(|(a, b)| (a.0, b.0)).collect::<Vec<_>>(), [(4, 4)]);
+        assert_eq!(seqs(&lost.records), [(5, 4), (6, 5)]);
+        assert_eq!(lost.records[0].extents.iter().map(|extent| extent.len).sum::<u32>(), 100);
+        assert_eq!(rig.read("a", 2).unwrap(), [2; 100]);
+        assert!(rig.read("a", 3).is_err());
+        assert_eq!(rig.append("a", &[33; 100]), Ok(3));
+        rig.commit();
+        let mut rig = rig.reopen().unwrap();
+        assert_eq!(rig.read("a", 3).unwrap(), [33; 100]);
+        assert!(rig.read("a", 4).is_err(), "what was cut off does not come back");
+    }
+}
+
+/// A log without records goes on with its numbers, and one that is gone is there again, empty: a
+/// number that meant a record that is lost does not come to mean another one.
+#[test]
+fn numbers_of_empty_logs_go_on() {
+    let mut rig = Rig::new(16, MediumKind::Disk);
+    rig.append("kept", b"one").unwrap();
+    rig.append("emptied", b"one").unwrap();
+    rig.trim("emptied", 2).unwrap();
+    rig.commit();
+    rig.append("kept", b"damaged").unwrap();
+    let damaged = rig.seal().unwrap();
+    rig.persist(damaged);
+    rig.store.completed(damaged.id, true);
+    for n in 0..3 {
+        rig.append("emptied", &[n]).unwrap();
+        rig.append("new", &[n]).unwrap();
+        rig.append("kept", &[n]).unwrap();
+        rig.commit();
+    }
+    rig.image.slice(damaged.span)[70] ^= 1;
+    let (mut rig, _) = repaired(rig.image);
+    assert_eq!(rig.append("emptied", b"next"), Ok(5));
+    assert_eq!(rig.append("new", b"next"), Ok(4));
+    // Its first record is there, so the numbers behind it are given out again.
+    assert_eq!(rig.append("kept", b"next"), Ok(2));
+    rig.commit();
+    let mut rig = rig.reopen().unwrap();
+    assert_eq!(rig.read("new", 4).unwrap(), b"next");
+    assert_eq!(rig.read("kept", 1).unwrap(), b"one");
+}
+
+/// A region whose state has moved to the log's tail, and where a commit before that stands.
+fn with_moved_state() -> (Rig, Span) {
+    let mut rig = Rig::new(24, MediumKind::Disk);
+    rig.append("quiet", b"once").unwrap();
+    rig.trim("quiet", 2).unwrap();
+    rig.append("living", b"first").unwrap();
+    rig.commit();
+    let mut spans = Vec::new();
+    for n in 0..90_u64 {
+        rig.append("busy", &vec![u8::try_from(n).unwrap(); 60_000]).unwrap();
+        let commit = rig.seal().unwrap();
+        rig.persist(commit);
+        rig.store.completed(commit.id, true);
+        spans.push(commit.span);
+        if n == 59 {
+            rig.append("living", b"second").unwrap();
+            rig.trim("living", 2).unwrap();
+            rig.trim("busy", 58).unwrap();
+            rig.settle();
+        }
+    }
+    assert!(rig.image.superblock.first_needed > 1, "the front was freed");
+    (rig, spans[57])
+}
+
+/// Without the states that stood behind the cut, records would have a log without a name, and the
+/// region would not open.
+#[test]
+fn states_that_stood_behind_the_cut_are_appended_again() {
+    let (mut rig, damaged) = with_moved_state();
+    rig.image.slice(damaged)[200] ^= 1;
+    let (mut rig, lost) = repaired(rig.image);
+    assert!(lost.records.iter().any(|record| matches!(record.what, FoundWhat::State { .. })));
+    assert_eq!(rig.append("quiet", b"again"), Ok(2));
+    rig.commit();
+    let mut rig = rig.reopen().unwrap();
+    assert_eq!(rig.read("quiet", 2).unwrap(), b"again");
+    assert!(rig.append("busy", b"goes on").is_ok());
+    assert!(rig.append("living", b"goes on").is_ok());
+}
+
+/// D6, D9: a repair that is killed leaves the region damaged as it was, or repaired.
+#[test]
+fn a_repair_that_stops_halfway_can_be_repeated() {
+    for steps in 0..=3 {
+        let (mut rig, damaged) = with_moved_state();
+        rig.image.slice(damaged)[200] ^= 1;
+        let (frames, first, lost) = repair(&rig.image);
+        assert!(first.states.is_some());
+        let mut image = rig.image;
+        write(&mut image, &frames, &first, steps);
+        if image.recover().is_err() {
+            if steps < 2 {
+                let (_, _, again) = repair(&image);
+                assert_eq!(again.records, lost.records, "nothing more is lost");
+            }
+            let (frames, second, _) = repair(&image);
+            write(&mut image, &frames, &second, 3);
+        } else {
+            assert!(steps >= 2);
+        }
+        let mut rig = Rig::open(image).unwrap();
+        assert_eq!(rig.append("quiet", b"again"), Ok(2), "after {steps} steps");
+    }
+}
+
+/// Whatever is flipped in a log: a repair makes a region that opens and shows what was appended.
+#[test]
+fn a_repaired_region_shows_only_what_was_appended() {
+    let mut random = Random::new(7);
+    for round in 0..60 {
+        let medium = if round % 2 == 0 { MediumKind::Disk } else { MediumKind::Shm };
+        let mut rig = Rig::new(20, medium);
+        let mut model: BTreeMap<(String, u64), Vec<u8>> = BTreeMap::new();
+        for _ in 0..300 {
+            let log = format!("log{}", random.below(4));
+            let len = 1 + random.below(8);
+            let value = random.bytes(len);
+            let value = value.repeat(1 + usize::try_from(random.below(3_000)).unwrap());
+            if let Ok(seq) = rig.append(&log, &value) {
+                model.insert((log.clone(), seq), value);
+            }
+            if random.below(20) == 0 {
+                let _full = rig.trim(&log, random.below(200));
+            }
+            if random.below(3) == 0 {
+                rig.commit();
+            }
+        }
+        rig.settle();
+        let mut image = rig.image;
+        for _ in 0..=random.below(3) {
+            let at = BLOCK_BYTES + random.below(19 * MIB);
+            image.slice(Span::new(at, 64)).fill(0xa5);
+        }
+        if image.recover().is_err() {
+            let (frames, repair, _) = repair(&image);
+            write(&mut image, &frames, &repair, 3);
+        }
+        let (_, recovered) = image.recover().unwrap();
+        let shown: Vec<_> =
+            recovered.values().map(|value| (value.log.to_owned(), value.seq)).collect();
+        let mut rig = Rig::open(image).unwrap();
+        for (log, seq) in shown {
+            let value = rig.read(&log, seq).unwrap();
+            assert_eq!(model.get(&(log, seq)), Some(&value), "round {round}");
+        }
+        rig.append("log0", b"it goes on").unwrap();
+    }
+}
+
+/// With both superblocks lost, the log itself tells of which region it is and where it starts.
+#[test]
+fn a_superblock_is_rebuilt_from_segment_headers() {
+    let (rig, _) = with_moved_state();
+    let mut image = rig.image;
+    let old = image.superblock;
+    let mut rebuild = Rebuild::new(old.geometry, MediumKind::Disk);
+    for segment in (0..old.geometry.segments()).map(SegmentId) {
+        let block = image.slice(Span::new(segment.start(), BLOCK_BYTES)).to_vec();
+        rebuild.look(segment, &block);
+    }
+    let superblock = rebuild.superblock().unwrap();
+    assert_eq!(superblock.uuid, old.uuid);
+    assert!(superblock.first_needed <= old.first_needed);
+    let values = |image: &Image| {
+        let (_, recovered) = image.recover().unwrap();
+        recovered.values().map(|v| (v.log.to_owned(), v.seq, v.checksum)).collect::<Vec<_>>()
+    };
+    let before = values(&image);
+    image.superblock = superblock;
+    assert_eq!(values(&image), before);
+    assert!(Rebuild::new(old.geometry, MediumKind::Disk).superblock().is_none());
+}
