@@ -95,8 +95,8 @@ fn both_superblocks_damaged() {
                    verify; second: the superblock does not verify); `impasto repair` tells \
                    whether they can be made anew, else restore the region from a backup";
     let (serve, verify) = (format!("impasto: {damaged}"), format!("damaged: {damaged}"));
-    let repair = "impasto: cannot repair DIR/region yet: both superblocks are lost; say what it was \
-                  served on, --medium disk, shm or pmem";
+    let repair = "impasto: cannot repair DIR/region yet: both superblocks are lost; say what it \
+                  was served on, --medium disk, shm or pmem";
     let inspect = "region   DIR/region";
     let expected = [(1, &*serve), (1, EXISTS), (3, inspect), (3, &*verify), (1, repair)];
     assert_said("damaged", dir.path(), expected);
@@ -176,7 +176,7 @@ fn a_directory_that_this_user_may_not_read() {
     let closed = open.path().join("closed");
     fs::create_dir(&closed).unwrap();
     fs::write(closed.join("region"), "secret").unwrap();
-    fs::set_permissions(&closed, Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&closed, Permissions::from_mode(0o000)).unwrap();
     for command in COMMANDS {
         let mut line = Command::new(&program);
         line.arg(command).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -28,8 +28,8 @@ impl Checksum {
         crc_fast::checksum(CrcAlgorithm::Crc64Nvme, bytes)
     }
 
-    /// Returns the checksum of bytes of which the first part has the checksum `first`, and the rest,
-    /// `rest_bytes` long, has `rest`.
+    /// Returns the checksum of bytes of which the first part has the checksum `first`, and what is
+    /// left, `rest_bytes` long, has `rest`.
     pub fn combine(first: u64, rest: u64, rest_bytes: u64) -> u64 {
         crc_fast::checksum_combine(CrcAlgorithm::Crc64Nvme, first, rest, rest_bytes)
     }

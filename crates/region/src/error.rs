@@ -46,8 +46,8 @@ pub enum Error {
     },
     /// Neither superblock can be used, and at least one was ours.
     #[error(
-        "both superblocks of {path} are damaged (first: {first}; second: {second}); `impasto repair` \
-         tells whether they can be made anew, else restore the region from a backup"
+        "both superblocks of {path} are damaged (first: {first}; second: {second}); `impasto \
+         repair` tells whether they can be made anew, else restore the region from a backup"
     )]
     Damaged {
         /// The region's file.

@@ -119,7 +119,7 @@ impl<'a> Values<'a> {
             let sum = parts.reduce(|(first, before), (rest, bytes)| {
                 (Checksum::combine(first, rest, bytes), before + bytes)
             });
-            if sum.map_or(Checksum::of(&[]), |(sum, _)| sum) != value.checksum {
+            if sum.map_or_else(|| Checksum::of(&[]), |(sum, _)| sum) != value.checksum {
                 let spans = value.extents.iter().map(|extent| extent.span());
                 let bad = spans.clone().find_map(|span| {
                     unreadable.iter().find(|block| block.overlaps(span)).map(|block| block.at)

@@ -127,7 +127,7 @@ fn try_out(name: &str, words: Vec<String>) -> Result<Vec<String>, String> {
             // "invalid value 'x' for '--size <SIZE>': why"
             let why =
                 text.split_once(&format!("'--{name}")).and_then(|(_, rest)| rest.split_once(": "));
-            Err(why.map_or(text.clone(), |(_, why)| why.to_owned()))
+            Err(why.map_or_else(|| text.clone(), |(_, why)| why.to_owned()))
         }
     }
 }

@@ -164,8 +164,8 @@ impl Superblock {
         }
     }
 
-    /// Returns a superblock in place of two that are lost. Nothing is known of the last run: the log
-    /// tells.
+    /// Returns a superblock in place of two that are lost. Nothing is known of the last run: the
+    /// log tells.
     pub fn rebuilt(
         geometry: Geometry,
         medium: MediumKind,

@@ -15,7 +15,11 @@ use impasto_region::{
     layout::{BLOCK_BYTES, SEGMENT_BYTES, Superblock},
 };
 
-use super::{COUNTS_END, Corruption, Recovered, Recovery, Stage, survey::FoundWhat, walk::Walk};
+use super::{
+    COUNTS_END, Corruption, Recovered, Recovery, Stage,
+    survey::FoundWhat,
+    walk::{Behind, Walk},
+};
 use crate::{
     FramesSink, Lsn, Store,
     format::{HEAD_BYTES, Record, RecordValue, extents, padded, records},
@@ -132,7 +136,8 @@ impl Recovery {
             lost.segments.extend(u32::try_from(at / SEGMENT_BYTES).map(SegmentId));
         }
         let epoch = walk.epoch();
-        walk.each_behind(end, &self.suspects, &mut |segment, at, commit, bytes| {
+        walk.each_behind(end, &self.suspects, &mut |behind| {
+            let Behind { segment, at, commit, records: bytes } = behind;
             // Of an epoch that never began there are the states of a repair that was killed.
             if commit.epoch > epoch || commit.first_lsn.0 >= COUNTS_END {
                 return;

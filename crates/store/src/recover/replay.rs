@@ -184,8 +184,8 @@ impl Replay {
         &mut self.logs[index]
     }
 
-    /// Gives logs that were cut a name and a start if these stood behind the cut, and empty ones the
-    /// next number that is known. The log lacks the states of those that change.
+    /// Gives logs that were cut a name and a start if these stood behind the cut, and empty ones
+    /// the next number that is known. The log lacks the states of those that change.
     pub(super) fn complete(&mut self, cut: &mut Cut) {
         let known = &cut.known;
         let in_use: BTreeSet<_> = self.logs.iter().map(|seen| seen.log.name.clone()).collect();

@@ -43,6 +43,16 @@ impl FoundCommit {
     }
 }
 
+/// A commit that holds, behind the end of the log.
+#[derive(Debug)]
+pub(super) struct Behind<'a> {
+    pub(super) segment: SegmentId,
+    /// Where its records stand in the region.
+    pub(super) at: u64,
+    pub(super) commit: CommitHeader,
+    pub(super) records: &'a [u8],
+}
+
 /// Where the log ends.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct End {
@@ -248,21 +258,21 @@ impl<'a> Walk<'a> {
     /// Returns the highest witness of a commit that holds in `segment` from log offset `from` on.
     fn witness(&self, segment: SegmentId, chain: u64, align: u32, from: LogOffset) -> Lsn {
         let mut highest = Lsn(0);
-        self.each_in(segment, chain, align, from, &mut |_, commit, _| {
-            highest = highest.max(commit.durable_lsn);
+        self.each_in(segment, chain, align, from, &mut |behind| {
+            highest = highest.max(behind.commit.durable_lsn);
         });
         highest
     }
 
     /// Shows each commit that holds in `segment`, at multiples of `align`, from log offset `from`
-    /// on: where its records stand, its header, and them.
+    /// on.
     fn each_in(
         &self,
         segment: SegmentId,
         chain: u64,
         align: u32,
         from: LogOffset,
-        look: &mut dyn FnMut(u64, &CommitHeader, &'a [u8]),
+        look: &mut dyn FnMut(Behind<'a>),
     ) {
         let mut offset = LogOffset::new(chain, FIRST_POSITION).max(from);
         let mut patience = PATIENCE_BYTES;
@@ -270,8 +280,8 @@ impl<'a> Walk<'a> {
             let mut bytes = u64::from(align);
             if let Some((commit, records)) = self.read(segment, offset) {
                 let at = segment.start() + offset.position() + CommitHeader::BYTES;
-                look(at, &commit, records);
                 bytes = commit.span_bytes(align);
+                look(Behind { segment, at, commit, records });
             } else {
                 patience = patience.saturating_sub(self.apparent_bytes(segment, offset));
             }
@@ -282,23 +292,21 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Shows each commit that holds behind the end of the log, as [`each_in`](Self::each_in) does.
+    /// Shows each commit that holds behind the end of the log.
     pub(super) fn each_behind(
         &self,
         end: End,
         suspects: &[SegmentId],
-        look: &mut dyn FnMut(SegmentId, u64, &CommitHeader, &'a [u8]),
+        look: &mut dyn FnMut(Behind<'a>),
     ) {
         let first = self.heads.partition_point(|head| head.chain < end.offset.chain());
         for head in &self.heads[first..] {
             if !self.is_void(head.epoch, LogOffset::new(head.chain, 0)) {
-                let mut look = |at, commit: &_, records| look(head.segment, at, commit, records);
-                self.each_in(head.segment, head.chain, head.commit_align, end.offset, &mut look);
+                self.each_in(head.segment, head.chain, head.commit_align, end.offset, look);
             }
         }
         for (segment, chain) in self.chained(suspects) {
-            let mut look = |at, commit: &_, records| look(segment, at, commit, records);
-            self.each_in(segment, chain, ALIGN_MIN, LogOffset(0), &mut look);
+            self.each_in(segment, chain, ALIGN_MIN, LogOffset(0), look);
         }
     }
 
