@@ -226,10 +226,11 @@ fn tell_json(result: &impl serde::Serialize) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Returns a bar that shows on a terminal how many bytes were read.
-fn bar(message: &'static str) -> ProgressBar {
-    let bar = ProgressBar::new(0).with_message(message);
-    let style = ProgressStyle::with_template("{msg} {bytes} {binary_bytes_per_sec}");
+/// Returns a bar that shows on a terminal how many bytes were read, of so many at most.
+fn bar(message: &'static str, bytes: u64) -> ProgressBar {
+    let bar = ProgressBar::new(bytes).with_message(message);
+    let template = "{msg} {bar:30} {bytes} of at most {total_bytes}, {binary_bytes_per_sec}";
+    let style = ProgressStyle::with_template(template);
     bar.set_style(style.expect("the template is well-formed"));
     bar.enable_steady_tick(Duration::from_millis(200));
     bar

@@ -133,6 +133,28 @@ fn a_log_that_is_lost_is_there_again_with_its_numbers() {
     assert_eq!(client.append("kept", b"next"), 2);
 }
 
+/// Who trims for a reason has to know that it did not last.
+#[test]
+fn a_trim_that_is_lost_is_told() {
+    let dir = place();
+    let data = dir.path().to_str().unwrap();
+    let server = Server::start(dir.path(), &["--size", "16MiB"]);
+    let mut client = server.client();
+    for value in ["one", "two", "a third value"] {
+        client.append("a", value.as_bytes());
+    }
+    client.trim("a", 3);
+    client.append("a", b"four");
+    drop(client);
+    assert!(server.stop(Signal::TERM).success());
+    flip(&dir.path().join("region"), place_of(&dir.path().join("region"), b"a third value"));
+    let done = repair(data, &[]);
+    assert_eq!(done["trimmed_and_back"], json!([{ "log": "a", "first": 1, "last": 2 }]));
+    assert_eq!(done["given_out_again"], json!([{ "log": "a", "from": 3, "certain": true }]));
+    let server = Server::start(dir.path(), &[]);
+    server.client().read_is("a", 1, b"one");
+}
+
 /// Both superblocks gone, a region is still its log.
 #[test]
 fn both_superblocks_are_made_anew_from_the_log() {

@@ -58,7 +58,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
     report.damage.extend(damaged);
     let reader = Reader::new(&region);
     let mut frames = Frames::anonymous(superblock.geometry, 0)?;
-    let bar = bar("reading the log");
+    let bar = bar("reading the log", superblock.geometry.region_bytes());
     let mut progress = |bytes| {
         report.read_bytes += bytes;
         bar.inc(bytes);

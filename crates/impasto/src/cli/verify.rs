@@ -80,7 +80,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
 fn read_all(region: &Examined, superblock: Superblock, report: &mut Report) -> Result<(), Failure> {
     let reader = Reader::new(region);
     let mut frames = Frames::anonymous(superblock.geometry, 0)?;
-    let bar = bar("reading the log");
+    let bar = bar("reading the log", superblock.geometry.region_bytes());
     let mut read_bytes = 2 * BLOCK_BYTES;
     let mut progress = |bytes| {
         read_bytes += bytes;
