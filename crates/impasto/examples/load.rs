@@ -98,7 +98,7 @@ impl Client {
         let (log, len) = (&self.log, body.len());
         write!(
             self.bytes,
-            "{method} /v1/logs/{log}{target} HTTP/1.1\r\nContent-Length: {len}\r\n\r\n"
+            "{method} /v1/logs/{log}{target} HTTP/1.1\r\nHost: h\r\nContent-Length: {len}\r\n\r\n"
         )?;
         self.bytes.extend_from_slice(body);
         self.reader.get_mut().write_all(&self.bytes)

@@ -93,18 +93,22 @@ fn load(address: SocketAddr, connection: u64, requests: u64, warm: &Barrier) {
         let request = match n % 8 {
             // What stays behind would keep the log space of those who are not done.
             _ if n + 1 == WARM_UP + requests => {
-                format!("DELETE /v1/logs/{log}?before={} HTTP/1.1\r\n\r\n", last + 1).into_bytes()
+                format!("DELETE /v1/logs/{log}?before={} HTTP/1.1\r\nHost: h\r\n\r\n", last + 1)
+                    .into_bytes()
             }
             0..5 => {
                 let len = [100, 600, 1024, 1400, 5000][usize::try_from(n % 5).unwrap()];
-                let head = format!("POST /v1/logs/{log} HTTP/1.1\r\nContent-Length: {len}\r\n\r\n");
+                let head = format!(
+                    "POST /v1/logs/{log} HTTP/1.1\r\nHost: h\r\nContent-Length: {len}\r\n\r\n"
+                );
                 [head.into_bytes(), vec![b'v'; len]].concat()
             }
-            5 | 6 => format!("GET /v1/logs/{log}/{last} HTTP/1.1\r\n\r\n").into_bytes(),
+            5 | 6 => format!("GET /v1/logs/{log}/{last} HTTP/1.1\r\nHost: h\r\n\r\n").into_bytes(),
             _ if n % 64 == 63 => {
-                format!("DELETE /v1/logs/{log}?before={last} HTTP/1.1\r\n\r\n").into_bytes()
+                format!("DELETE /v1/logs/{log}?before={last} HTTP/1.1\r\nHost: h\r\n\r\n")
+                    .into_bytes()
             }
-            _ => format!("GET /v1/logs/{log} HTTP/1.1\r\n\r\n").into_bytes(),
+            _ => format!("GET /v1/logs/{log} HTTP/1.1\r\nHost: h\r\n\r\n").into_bytes(),
         };
         stream.write_all(&request).unwrap();
         let mut got = 0;
@@ -117,7 +121,7 @@ fn load(address: SocketAddr, connection: u64, requests: u64, warm: &Barrier) {
         if reply.starts_with(b"HTTP/1.1 201") {
             let text = String::from_utf8_lossy(&reply[..got]).into_owned();
             let etag = text.split("ETag: \"").nth(1).unwrap();
-            last = etag.split('"').next().unwrap().parse().unwrap();
+            last = etag.split('-').next().unwrap().parse().unwrap();
         }
     }
 }

@@ -92,8 +92,9 @@ fn resets_anywhere_in_a_request_leave_nothing_behind() {
             let tried = Tried::new(medium, dir.path(), workers);
             let server = &tried.server;
             for len in LENGTHS {
-                let head =
-                    format!("POST /v1/logs/broken HTTP/1.1\r\nContent-Length: {len}\r\n\r\n");
+                let head = format!(
+                    "POST /v1/logs/broken HTTP/1.1\r\nHost: h\r\nContent-Length: {len}\r\n\r\n"
+                );
                 let sent = value(3, len);
                 for cut in [0, 1, 10, head.len() - 1, head.len()] {
                     let client = server.client();
@@ -154,7 +155,7 @@ fn clients_that_never_read_hold_up_nobody_and_leave_nothing_behind() {
             let short = client.append("short", value(2, 1_000));
             let mut stalled = Vec::new();
             for (log, seq) in [("long", long), ("short", short)] {
-                let request = format!("GET /v1/logs/{log}/{seq} HTTP/1.1\r\n\r\n");
+                let request = format!("GET /v1/logs/{log}/{seq} HTTP/1.1\r\nHost: h\r\n\r\n");
                 for _ in 0..8 {
                     let client = server.client();
                     flood(&client, request.as_bytes(), 4 << 20, || tried.serves());

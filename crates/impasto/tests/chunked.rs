@@ -11,7 +11,7 @@ use common::{
 };
 use rustix::process::Signal;
 
-const HEAD: &str = "POST /v1/logs/a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+const HEAD: &str = "POST /v1/logs/a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 /// Returns `body` in chunks of `len` bytes, without the last, empty one.
 fn chunks(body: &[u8], len: usize) -> Vec<u8> {
@@ -76,8 +76,8 @@ fn requests_behind_a_chunked_body_are_taken_as_requests() {
     let mut client = server.client();
     let one =
         format!("{HEAD}5;note=\"0\\r\\n\"\r\nhello\r\n006\r\n world\r\n0\r\nTold: later\r\n\r\n");
-    let read = "GET /v1/logs/a/1 HTTP/1.1\r\n\r\n";
-    let all = format!("{one}{read}{one}GET /v1/logs/a/2 HTTP/1.1\r\n\r\n");
+    let read = "GET /v1/logs/a/1 HTTP/1.1\r\nHost: h\r\n\r\n";
+    let all = format!("{one}{read}{one}GET /v1/logs/a/2 HTTP/1.1\r\nHost: h\r\n\r\n");
     for piece in all.as_bytes().chunks(3) {
         client.send(piece).unwrap();
     }

@@ -17,8 +17,10 @@ fn a_late_request_is_told_so_when_nothing_else_happens() {
         let times = ["--header-timeout", "200ms", "--body-timeout", "300ms"];
         let options = [&["--size", "16MiB", "--workers", workers][..], &times].concat();
         let server = Server::start(dir.path(), &options);
-        for begun in ["GET /livez HT", "POST /v1/logs/a HTTP/1.1\r\nContent-Length: 9\r\n\r\n1234"]
-        {
+        for begun in [
+            "GET /livez HT",
+            "POST /v1/logs/a HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n1234",
+        ] {
             let mut client = server.client();
             client.send(begun.as_bytes()).unwrap();
             let said = client.rest();
@@ -37,7 +39,7 @@ fn whoever_is_late_is_cut_off_and_whoever_is_not_is_served() {
     let [mut fresh, mut idle, mut head, mut later_head] = [(); 4].map(|()| server.client());
     idle.append("a", b"then idle");
     later_head.append("a", b"then late");
-    head.send(b"POST /v1/logs/a HTTP/1.1\r\nContent-Len").unwrap();
+    head.send(b"POST /v1/logs/a HTTP/1.1\r\nHost: h\r\nContent-Len").unwrap();
     later_head.send(b"G").unwrap();
     let mut bodies: Vec<_> = [100, 10_000, 60_000, 1 << 20]
         .map(|len| {
@@ -77,7 +79,7 @@ fn requests_whose_replies_nobody_reads_do_not_fill_the_memory() {
     client.trim_all("fill");
     let seq = client.append("a", value(1, 1_000));
     let before = server.memory();
-    let requests = format!("GET /v1/logs/a/{seq} HTTP/1.1\r\n\r\n").repeat(1_000);
+    let requests = format!("GET /v1/logs/a/{seq} HTTP/1.1\r\nHost: h\r\n\r\n").repeat(1_000);
     let mut stalled = Vec::new();
     let mut all = 0;
     for _ in 0..CLIENTS {

@@ -182,7 +182,9 @@ fn appends_go_on_while_the_file_system_fills() {
 }
 
 fn trim(server: &Server, before: u64) {
-    let head = format!("DELETE /v1/logs/a?before={before} HTTP/1.1\r\nConnection: close\r\n\r\n");
+    let head = format!(
+        "DELETE /v1/logs/a?before={before} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+    );
     let reply = server.ask(&head);
     assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
 }

@@ -48,12 +48,13 @@ impl Client {
 
     fn append(&mut self, log: &str, value: &str) -> Option<u16> {
         let len = value.len();
-        let head = format!("POST /v1/logs/{log} HTTP/1.1\r\nContent-Length: {len}\r\n\r\n");
+        let head =
+            format!("POST /v1/logs/{log} HTTP/1.1\r\nHost: h\r\nContent-Length: {len}\r\n\r\n");
         self.ask(&(head + value)).map(|(status, _)| status)
     }
 
     fn read(&mut self, log: &str, seq: usize) -> (u16, String) {
-        self.ask(&format!("GET /v1/logs/{log}/{seq} HTTP/1.1\r\n\r\n")).unwrap()
+        self.ask(&format!("GET /v1/logs/{log}/{seq} HTTP/1.1\r\nHost: h\r\n\r\n")).unwrap()
     }
 }
 

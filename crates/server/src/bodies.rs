@@ -22,7 +22,11 @@ use crate::{
     config::{INLINE_BYTES_MAX, PIECES_MAX},
     engine::Engine,
     flow::{Body, Flow, Input, Opening, Parked, Place, Rest, SpaceWait},
-    http::{Chunks, Fault, Framing, Link, Piece, reply},
+    http::{
+        Chunks, Fault, Framing, Link, Piece,
+        digest::{MISMATCH, Verifier},
+        reply,
+    },
     input::{TOO_LONG, past_body},
     jobs::Job,
     placer::Arrived,
@@ -32,12 +36,14 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
     /// Begins an append, if there is space for it.
     pub(crate) fn open_body(&mut self, flow: &mut Flow, mut opening: Opening, has_come: bool) {
         match self.place_body(&opening) {
-            Ok(body) => {
+            Ok(mut body) => {
+                let expected = opening.expected.take();
+                body.verifier = expected.map(|expected| Box::new(Verifier::new(*expected)));
                 let is_empty = matches!(body.rest, Rest::Counted(0));
                 // No byte of the body has come: its sender waits to be told.
                 if opening.expects_continue && !is_empty && !has_come {
                     let write = |out: &mut Vec<u8>| out.extend_from_slice(reply::CONTINUE);
-                    self.reply(flow, Lsn(0), &[], write);
+                    self.send(flow, Lsn(0), &[], write);
                 }
                 (flow.since, flow.heard) = (self.own.now, self.own.now);
                 flow.input = Input::Body(body);
@@ -54,7 +60,7 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
                 let Opening { link, len, expects_continue, .. } = opening;
                 let framing = len.map_or(Framing::Chunked, |len| Framing::Length(u64::from(len)));
                 let (link, skip) = past_body(framing, expects_continue, link);
-                self.answer_fault(flow, reply::fault(refusal), link, false);
+                self.answer_fault(flow, refusal.into(), link, false);
                 self.go_on(flow, link, skip);
             }
         }
@@ -80,9 +86,9 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
             Place::Collected(Vec::new())
         };
         let rest = len.map_or(Rest::Chunked(Chunks::new()), Rest::Counted);
-        let (sum, writing) = (Checksum::new(), None);
+        let (sum, verifier, writing) = (Checksum::new(), None, None);
         let (len, room, cursor) = (0, 0, (0, 0));
-        Ok(Body { log, link, rest, len, sum, place, wait, writing, room, cursor })
+        Ok(Body { log, link, rest, len, sum, verifier, place, wait, writing, room, cursor })
     }
 
     /// Takes bytes of a body, up to its end.
@@ -103,9 +109,15 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
 
     /// The body is complete; `whole` is all of it, if it has no place.
     pub(crate) fn end_body(&mut self, flow: &mut Flow, whole: Arrived<'_>) {
-        let Input::Body(body) = std::mem::replace(&mut flow.input, Input::Head) else {
+        let Input::Body(mut body) = std::mem::replace(&mut flow.input, Input::Head) else {
             unreachable!("a body is expected")
         };
+        if body.verifier.take().is_some_and(|verifier| !verifier.holds()) {
+            let link = body.link;
+            self.drop_body(body);
+            self.answer_fault(flow, MISMATCH, link, false);
+            return self.go_on(flow, link, 0);
+        }
         if matches!(body.place, Place::Reserved(_)) {
             self.persist_body(flow, body);
         } else {
@@ -162,7 +174,7 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
                         Err(Refusal::NoSpace) if self.space_may_come(&mut body.wait) => {
                             return Ok(Taken::NoRoom);
                         }
-                        Err(refusal) => return Err(reply::fault(refusal)),
+                        Err(refusal) => return Err(refusal.into()),
                     }
                     self.take_piece(body, piece, true);
                     *bytes = ahead;
@@ -176,7 +188,7 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
     /// Takes a piece of a body, and brings it to its place if it `moves`.
     fn take_piece(&mut self, body: &mut Body, piece: Arrived<'_>, moves: bool) {
         let start = body.len;
-        body.sum.update(piece.bytes(&self.core.frames));
+        body.sums(piece.bytes(&self.core.frames));
         if moves {
             self.put_piece(body, start, piece);
         }

@@ -2,19 +2,15 @@
 
 use impasto_media::Medium;
 use impasto_ring::Port;
-use impasto_store::{Answer, Applied, Effect, Load, Lsn, Refusal, Request, Value};
+use impasto_store::{Answer, Applied, Effect, LogInfo, Lsn, Refusal, Request, Value};
 
 use crate::{
     Enter,
-    config::COPY_BYTES_MAX,
     engine::Engine,
     flow::{Asked, Body, Flow, Input, Listing, Parked, Place},
-    http::{Call, Fault, Link, Status, reply},
-    jobs::Job,
+    http::{Call, Fault, Link, Record, Status, reply},
     placer::Arrived,
 };
-
-const DAMAGED: Fault = Fault::new(Status::InternalError, "the stored record is damaged");
 
 impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
     /// Applies an append whose body is complete. `whole` is the body if it has no place yet.
@@ -36,17 +32,18 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
             self.park(flow, Parked::Medium);
             return;
         };
-        let Body { log, link, .. } = body;
+        let Body { log, link, len, .. } = body;
         match effect.answer {
             Ok(Answer::Appended { seq }) => {
                 self.recycle_place(body.place);
-                let write = |out: &mut Vec<u8>| reply::created(out, &log, seq, link);
+                let record = Record { seq, len, checksum: body.sum.value() };
+                let write = |out: &mut Vec<u8>| reply::created(out, &log, record, link);
                 self.reply(flow, effect.lsn, &[], write);
             }
             Ok(_) => unreachable!("an append is answered as one"),
             Err(refusal) => {
                 self.drop_place(body.place);
-                self.answer_fault_at(flow, effect.lsn, reply::fault(refusal), link, false);
+                self.answer_fault_at(flow, effect.lsn, refusal.into(), link, false);
             }
         }
         self.go_on(flow, link, 0);
@@ -69,111 +66,68 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
 
     /// Answers a call that is not an append, or parks the flow until that can be done.
     pub(crate) fn ask(&mut self, flow: &mut Flow, asked: Asked) {
-        let Asked { call, link, bodyless, skip } = asked;
-        let request = match &call {
-            Call::Live => return self.answer_probe(flow, asked, Ok(())),
-            Call::Ready => return self.answer_probe(flow, asked, self.readiness()),
-            Call::List => return self.begin_list(flow, asked),
-            Call::Append(_) => unreachable!("an append has a body"),
+        let request = match &asked.call {
             Call::Read(log, seq) => Request::Read { log: log.as_str(), seq: *seq },
             Call::Describe(log) => Request::Describe { log: log.as_str() },
             Call::Trim(log, before) => Request::Trim { log: log.as_str(), before: *before },
+            Call::Batch(log, batch) => {
+                let (log, batch) = (*log, *batch);
+                return self.answer_batch(flow, asked, &log, batch);
+            }
+            Call::List => return self.begin_list(flow, asked),
+            _ => return self.answer_plain(flow, &asked),
         };
         match self.apply(request, Arrived::NONE) {
             Applied::Done(Effect { lsn, answer }) => match answer {
-                Ok(Answer::Found { len }) => return self.answer_found(flow, asked, lsn, len),
+                Ok(Answer::Found { len, checksum }) => {
+                    let Call::Read(_, seq) = asked.call else { unreachable!("a read finds") };
+                    self.answer_found(flow, asked, lsn, Record { seq, len, checksum });
+                }
                 Ok(Answer::Trimmed(log) | Answer::Described(log)) => {
-                    self.reply(flow, lsn, &[], |out| reply::log(out, &log, link, bodyless));
+                    let LogInfo { first, next, records, bytes } = log;
+                    let fields =
+                        [("first", first), ("next", next), ("records", records), ("bytes", bytes)];
+                    let Asked { link, bodyless, skip, .. } = asked;
+                    let write = |out: &mut Vec<u8>| reply::numbers(out, &fields, link, bodyless);
+                    self.reply(flow, lsn, &[], write);
+                    self.go_on(flow, link, skip);
                 }
                 Ok(Answer::Appended { .. }) => unreachable!("nothing was appended"),
-                Err(refusal) => {
-                    self.answer_fault_at(flow, lsn, reply::fault(refusal), link, bodyless);
-                }
+                Err(refusal) => self.refuse(flow, &asked, lsn, refusal.into()),
             },
-            Applied::Needs(load) => return self.load(flow, asked, load),
+            Applied::Needs(load) => self.load(flow, asked, load),
             Applied::Wait => {
                 flow.input = Input::Asked(asked);
-                return self.park(flow, Parked::Medium);
+                self.park(flow, Parked::Medium);
             }
         }
+    }
+
+    /// Answers a call with a fault that `lsn` decides, and goes on behind it.
+    pub(crate) fn refuse(&mut self, flow: &mut Flow, asked: &Asked, lsn: Lsn, fault: Fault) {
+        let Asked { link, bodyless, skip, .. } = *asked;
+        self.answer_fault_at(flow, lsn, fault, link, bodyless);
         self.go_on(flow, link, skip);
     }
 
-    fn readiness(&self) -> Result<(), Fault> {
-        if self.core.store.is_read_only() { Err(reply::fault(Refusal::ReadOnly)) } else { Ok(()) }
-    }
-
-    fn answer_probe(&mut self, flow: &mut Flow, asked: Asked, health: Result<(), Fault>) {
-        let Asked { link, bodyless, skip, .. } = asked;
-        match health {
-            Ok(()) => self.reply(flow, Lsn(0), &[], |out| {
-                reply::text(out, Status::Ok, "ok", link, bodyless);
-            }),
-            Err(fault) => self.answer_fault(flow, fault, link, bodyless),
-        }
+    /// Answers a call that no record decides.
+    fn answer_plain(&mut self, flow: &mut Flow, asked: &Asked) {
+        let Asked { link, bodyless, skip, .. } = *asked;
+        let to_page = flow.allowed.is_some();
+        let text = |out: &mut Vec<u8>, status, text| reply::text(out, status, text, link, bodyless);
+        let is_ready = !self.core.store.is_read_only();
+        self.reply(flow, Lsn(0), &[], |out| match asked.call {
+            Call::Live => text(out, Status::Ok, "ok"),
+            Call::Ready if is_ready => text(out, Status::Ok, "ok"),
+            Call::Ready => {
+                let Fault { status, text: why, .. } = Refusal::ReadOnly.into();
+                text(out, status, why);
+            }
+            Call::Version => reply::version(out, link, bodyless),
+            Call::Options(allow) => reply::options(out, allow, to_page, link),
+            _ => unreachable!("all others read the store"),
+        });
         self.go_on(flow, link, skip);
-    }
-
-    /// Answers with the record that the store has found.
-    fn answer_found(&mut self, flow: &mut Flow, asked: Asked, lsn: Lsn, len: u32) {
-        let mut found = self.own.pools.extents();
-        found.extend_from_slice(self.core.store.found());
-        if self.core.jobs.reads_any(&found) {
-            // The blocks around it are being read into their frames.
-            flow.input = Input::Asked(asked);
-            self.park(flow, Parked::Medium);
-        } else {
-            let Call::Read(_, seq) = asked.call else { unreachable!("only a read finds") };
-            let copies = len <= COPY_BYTES_MAX;
-            let stored = if asked.bodyless || copies { &[][..] } else { &found };
-            let mut copy = std::mem::take(&mut self.own.copy);
-            if copies && !asked.bodyless {
-                for extent in &found {
-                    copy.extend_from_slice(self.core.frames.bytes(extent.span()));
-                }
-            }
-            self.reply(flow, lsn, stored, |out| {
-                reply::record(out, seq, len, asked.link);
-                out.append(&mut copy);
-            });
-            self.own.copy = copy;
-            self.go_on(flow, asked.link, asked.skip);
-        }
-        self.own.pools.give_extents(found);
-    }
-
-    /// Starts bringing a record to where it can be sent from.
-    fn load(&mut self, flow: &mut Flow, asked: Asked, load: Load) {
-        flow.input = Input::Asked(asked);
-        let mut extents = self.own.pools.extents();
-        extents.extend_from_slice(self.core.store.found());
-        if self.core.jobs.reads_any(&extents) {
-            self.own.pools.give_extents(extents);
-            return self.park(flow, Parked::Medium);
-        }
-        self.core.store.pin(&extents);
-        let spans = self.core.jobs.spans(extents.iter().copied());
-        let ticket = self.core.jobs.start(Job::Load(self.whose(flow), load, extents));
-        self.core.medium.read(&mut self.own.io, &mut self.core.frames, ticket, &spans);
-        self.core.jobs.give_spans(spans);
-        self.park(flow, Parked::Job);
-    }
-
-    /// A record is where it can be sent from, unless it is not `intact`.
-    pub(crate) fn loaded(&mut self, flow: &mut Flow, intact: bool) {
-        if flow.parked != Some(Parked::Job) {
-            return;
-        }
-        if let (false, Input::Asked(asked)) = (intact, &flow.input) {
-            let Asked { link, bodyless, skip, .. } = *asked;
-            self.answer_fault(flow, DAMAGED, link, bodyless);
-            flow.parked = None;
-            self.go_on(flow, link, skip);
-            if flow.parked.is_some() {
-                return;
-            }
-        }
-        self.unpark(flow);
     }
 
     fn begin_list(&mut self, flow: &mut Flow, asked: Asked) {
@@ -209,7 +163,7 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
         if ends {
             copy.extend_from_slice(b"]\n");
         }
-        self.reply(flow, listing.lsn, &[], |out| out.append(&mut copy));
+        self.send(flow, listing.lsn, &[], |out| out.append(&mut copy));
         self.own.copy = copy;
         if ends {
             self.go_on(flow, listing.link, listing.skip);
@@ -238,11 +192,7 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
         link: Link,
         bodyless: bool,
     ) {
-        let Fault { status, text, allow } = fault;
-        self.reply(flow, lsn, &[], |out| match allow {
-            Some(allow) => reply::not_allowed(out, allow, text, link, bodyless),
-            None => reply::text(out, status, text, link, bodyless),
-        });
+        self.reply(flow, lsn, &[], |out| reply::problem(out, &fault, link, bodyless));
     }
 
     /// A request was answered: what comes next on its flow?

@@ -17,7 +17,7 @@ use impasto_ring::Port;
 use crate::{
     Enter,
     bodies::parts,
-    config::{DIRECT_BYTES_MIN, DIRECTED_MAX, PIECE_BYTES_MAX, SLOW_BYTES_MAX},
+    config::{DIRECT_BYTES_MIN, DIRECTED_MAX, PIECE_BYTES_MAX, SLOW_BYTES_MAX, VERIFIED_BYTES_MAX},
     engine::Engine,
     flow::{Body, Flow, Input, Place, Rest},
     jobs::Job,
@@ -101,7 +101,7 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
         let count = u32::try_from(span.len).expect("a piece is a part of a body");
         *left -= count;
         let is_whole = *left == 0;
-        body.sum.update(self.core.frames.bytes(span));
+        body.sums(self.core.frames.bytes(span));
         body.len += count;
         self.write_full(body);
         if is_whole {
@@ -169,7 +169,8 @@ fn next_span(body: &Body) -> Option<Span> {
     let (Rest::Counted(left), Place::Reserved(extents)) = (body.rest, &body.place) else {
         return None;
     };
-    first_run(parts(extents, body.len, body.len + left.min(PIECE_BYTES_MAX)))
+    let max = if body.verifier.is_some() { VERIFIED_BYTES_MAX } else { PIECE_BYTES_MAX };
+    first_run(parts(extents, body.len, body.len + left.min(max)))
 }
 
 /// Returns the first of `parts`, with those that adjoin it.

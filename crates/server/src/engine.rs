@@ -12,7 +12,7 @@ use crate::{
     config::{BACKLOG_BYTES_MAX, DISCARD_BYTES_MAX},
     direct::{Directed, Directing},
     flow::{Backlog, Flow, Input, Parked, SpaceWait},
-    http::{Fault, Link, Status, reply},
+    http::{Fault, Link, Status, problem::IN_DOUBT, reply},
     jobs::{Job, Whose},
     landing::Landing,
     placer::{Arrived, Placer},
@@ -178,8 +178,27 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
         }
     }
 
-    /// Queues a reply that depends on `lsn` (D3).
+    /// Queues a reply that depends on `lsn` (D3): its head, and what stands behind that.
     pub(crate) fn reply(
+        &mut self,
+        flow: &mut Flow,
+        lsn: Lsn,
+        stored: &[Extent],
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let Some(index) = flow.allowed else {
+            return self.send(flow, lsn, stored, write);
+        };
+        let origin = self.core.options.allow_origin[usize::from(index)].clone();
+        self.send(flow, lsn, stored, |out| {
+            let start = out.len();
+            write(out);
+            reply::allow_origin(out, start, &origin);
+        });
+    }
+
+    /// Queues a reply, or more of the last one, that depends on `lsn` (D3).
+    pub(crate) fn send(
         &mut self,
         flow: &mut Flow,
         lsn: Lsn,
@@ -231,7 +250,7 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
         if !flow.output.recall(store.durable(), |stored| store.unpin(stored)) {
             return;
         }
-        self.reply(flow, Lsn(0), &[], reply::lost);
+        self.answer_fault(flow, IN_DOUBT, Link::Close, false);
         self.end_input(flow);
     }
 

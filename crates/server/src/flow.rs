@@ -22,7 +22,7 @@ use impasto_store::Lsn;
 
 use crate::{
     direct::Directing,
-    http::{Call, Chunks, Link, LogName},
+    http::{Call, Chunks, Expected, Link, LogName, Terms, digest::Verifier},
     output::Output,
 };
 
@@ -39,6 +39,8 @@ pub(crate) struct Flow {
     pub(crate) paused: bool,
     pub(crate) directing: Directing,
     pub(crate) output: Output,
+    /// The page that has sent the present request is of this one of the origins that are allowed.
+    pub(crate) allowed: Option<u16>,
     /// True while it is listed as one that has something to send.
     pub(crate) answering: bool,
     /// True once the peer sends no more.
@@ -90,13 +92,15 @@ pub(crate) enum Parked {
 }
 
 /// An append whose body has no place.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Opening {
     pub(crate) log: LogName,
     pub(crate) link: Link,
     /// Its length; `None`: it comes in chunks.
     pub(crate) len: Option<u32>,
     pub(crate) expects_continue: bool,
+    /// What the body has to be.
+    pub(crate) expected: Option<Box<Expected>>,
     pub(crate) wait: SpaceWait,
 }
 
@@ -119,6 +123,8 @@ pub(crate) struct Body {
     pub(crate) len: u32,
     /// Of the bytes that have arrived.
     pub(crate) sum: Checksum,
+    /// If its sender has said what it has to be.
+    pub(crate) verifier: Option<Box<Verifier>>,
     pub(crate) place: Place,
     pub(crate) wait: SpaceWait,
     /// How many of its bytes the medium was given already, and under which ticket.
@@ -127,6 +133,16 @@ pub(crate) struct Body {
     pub(crate) room: u32,
     /// The extent that the last piece was put into, and the number of bytes before it.
     pub(crate) cursor: (usize, u32),
+}
+
+impl Body {
+    /// Adds bytes that have arrived to whatever is computed of them.
+    pub(crate) fn sums(&mut self, bytes: &[u8]) {
+        self.sum.update(bytes);
+        if let Some(verifier) = &mut self.verifier {
+            verifier.update(bytes);
+        }
+    }
 }
 
 /// What of a body has not arrived.
@@ -150,14 +166,17 @@ pub(crate) enum Place {
 }
 
 /// A call without a body of interest.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Asked {
     pub(crate) call: Call,
+    pub(crate) terms: Option<Box<Terms>>,
     pub(crate) link: Link,
     /// True if the answer has no body.
     pub(crate) bodyless: bool,
     /// Bytes of a body that came with it.
     pub(crate) skip: u64,
+    /// A record that is damaged, which was seen when it was to be sent.
+    pub(crate) damaged: Option<u64>,
 }
 
 /// A listing under way.
@@ -199,6 +218,7 @@ impl Flow {
             paused: false,
             directing: Directing::No,
             output: Output::default(),
+            allowed: None,
             answering: false,
             ended: false,
             shut: false,

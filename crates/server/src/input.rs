@@ -9,13 +9,18 @@ use crate::{
     config::{HEAD_BYTES_MAX, SKIP_BYTES_MAX},
     engine::Engine,
     flow::{Asked, Backlog, Flow, Input, Opening, SpaceWait},
-    http::{self, Call, Fault, Framing, Head, Link, Status},
+    http::{self, Call, Fault, Framing, Head, Link, Problem, Status},
     placer::Arrived,
 };
 
 const LENGTH: Fault = Fault::new(Status::LengthRequired, "a Content-Length is required");
 pub(crate) const TOO_LONG: Fault =
     Fault::new(Status::BodyTooLong, "the body is longer than this server takes (--value-max)");
+const ORIGIN: Fault = Fault::new(
+    Status::Forbidden,
+    "a page of another origin has sent this request: allow it with --allow-origin",
+)
+.kind(Problem::Origin);
 
 impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
     /// Takes what has arrived on a flow, as far as the flow can go on; the rest goes to its
@@ -121,11 +126,12 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
                 Ok(None)
             }
         };
+        let is_head = if stashed == 0 { bytes } else { &flow.stash[..] }.starts_with(b"HEAD ");
         match parsed {
             Ok(Some(head)) => {
                 rest.take(head.bytes - stashed);
                 self.own.pools.give_bytes(std::mem::take(&mut flow.stash));
-                self.begin(flow, &head, rest);
+                self.begin(flow, head, rest);
             }
             Ok(None) => {
                 let tail = rest.take(usize::MAX);
@@ -137,28 +143,32 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
             }
             // Where the next request would start is unknown.
             Err(fault) => {
-                self.answer_fault(flow, fault, Link::Close, false);
+                flow.allowed = None;
+                self.answer_fault(flow, fault, Link::Close, is_head);
                 self.end_input(flow);
             }
         }
     }
 
     /// Begins a request; its body starts at `rest`.
-    fn begin(&mut self, flow: &mut Flow, head: &Head, rest: &mut Arrived<'_>) {
+    fn begin(&mut self, flow: &mut Flow, mut head: Head, rest: &mut Arrived<'_>) {
         let link = if self.own.stopping { Link::Close } else { head.link };
         flow.is_fresh = false;
-        let fault = match head.call {
-            Ok(Call::Append(log)) => match self.declared(head) {
+        let call = self.admitted(flow, &head);
+        let fault = match call {
+            Ok(Call::Append(log)) => match self.declared(&head) {
                 Ok(len) => {
                     let (expects_continue, wait) = (head.expects_continue, SpaceWait::default());
-                    let opening = Opening { log, link, len, expects_continue, wait };
+                    let expected = head.terms.and_then(|terms| terms.expected);
+                    let opening = Opening { log, link, len, expects_continue, expected, wait };
                     return self.open_body(flow, opening, !rest.is_empty());
                 }
                 Err(fault) => fault,
             },
             Ok(call) => {
                 let (link, skip) = past_body(head.framing, head.expects_continue, link);
-                return self.ask(flow, Asked { call, link, bodyless: head.bodyless, skip });
+                let (terms, bodyless) = (head.terms.take(), head.bodyless);
+                return self.ask(flow, Asked { call, terms, link, bodyless, skip, damaged: None });
             }
             Err(fault) => fault,
         };
@@ -167,6 +177,21 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
         let link = if fault.status == Status::LengthRequired { Link::Close } else { link };
         self.answer_fault(flow, fault, link, head.bodyless);
         self.go_on(flow, link, skip);
+    }
+
+    /// Returns what is asked for, unless a page asks that must not: a browser sends what it finds
+    /// in a page to any address, and only hides the answer.
+    fn admitted(&self, flow: &mut Flow, head: &Head) -> Result<Call, Fault> {
+        let origin = head.terms.as_ref().and_then(|terms| terms.origin.as_deref());
+        let Some(origin) = origin else {
+            flow.allowed = None;
+            return head.call;
+        };
+        let mut known = self.core.options.allow_origin.iter();
+        let allowed =
+            known.position(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin));
+        flow.allowed = allowed.and_then(|index| u16::try_from(index).ok());
+        if flow.allowed.is_some() { head.call } else { Err(ORIGIN) }
     }
 
     /// Returns the length of the body of an append, if the head says it.

@@ -15,8 +15,8 @@ pub(crate) enum Job {
     Filling,
     /// A body that was given up while some of it was in flight.
     Dropped(Vec<Extent>),
-    /// A record that a flow asked for, pinned.
-    Load(Whose, Load, Vec<Extent>),
+    /// Records that a flow asked for, pinned; each with the number of its extents.
+    Load(Whose, Vec<(Load, usize)>, Vec<Extent>),
     /// The superblock of this generation.
     Superblock(u64),
 }

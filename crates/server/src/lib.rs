@@ -6,7 +6,7 @@
 //! hardware.
 //!
 //! To follow a packet, read `turn` first, then in this order: `input` (bytes to requests), `bodies`
-//! (of appends), `calls` (requests to replies), `output` (replies to transmits); `engine` is what
+//! (of appends), `calls`, `reads` and `rows` (requests to replies), `output` (replies to transmits); `engine` is what
 //! they share, `flow` what is theirs, `shared` what all workers share.
 
 #![forbid(unsafe_code)]
@@ -26,6 +26,8 @@ mod landing;
 mod output;
 mod placer;
 mod pools;
+mod reads;
+mod rows;
 mod shared;
 mod start;
 mod stop;

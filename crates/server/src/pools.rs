@@ -2,6 +2,7 @@
 
 use impasto_region::Extent;
 use impasto_ring::{Part, Transmit};
+use impasto_store::Load;
 
 use crate::{
     config::{POOLED_BYTES_MAX, POOLED_MAX},
@@ -13,6 +14,7 @@ use crate::{
 pub(crate) struct Pools {
     bytes: Vec<Vec<u8>>,
     extents: Vec<Vec<Extent>>,
+    loads: Vec<Vec<(Load, usize)>>,
     outputs: Vec<Output>,
     transmits: Vec<Transmit>,
 }
@@ -36,6 +38,16 @@ impl Pools {
         extents.clear();
         let capacity = extents.capacity() * size_of::<Extent>();
         give(&mut self.extents, extents, capacity);
+    }
+
+    pub(crate) fn loads(&mut self) -> Vec<(Load, usize)> {
+        self.loads.pop().unwrap_or_default()
+    }
+
+    pub(crate) fn give_loads(&mut self, mut loads: Vec<(Load, usize)>) {
+        loads.clear();
+        let capacity = loads.capacity() * size_of::<(Load, usize)>();
+        give(&mut self.loads, loads, capacity);
     }
 
     pub(crate) fn transmit(&mut self) -> Transmit {

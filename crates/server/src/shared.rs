@@ -165,6 +165,6 @@ pub(crate) struct Waits {
 pub(crate) enum Ended {
     /// The flow's body in these extents is persisted.
     Body(FlowId, Vec<Extent>),
-    /// The flow's record is read; false: it is damaged.
-    Load(FlowId, bool),
+    /// The flow's records are read, up to the one that is damaged.
+    Load(FlowId, Option<u64>),
 }

@@ -174,7 +174,7 @@ impl<'a, I: Enter, P: Port<I>, M: Medium<I>> Turn<'a, I, P, M> {
                     core.store.completed(id.0, result.is_ok());
                 }
                 Event::Persisted(ticket, result) => self.persisted(ticket, &result),
-                Event::Read(ticket, result) => self.read(ticket, &result),
+                Event::Read(ticket, _) => self.read(ticket),
                 Event::Abandoned(ticket) => {
                     let Job::Dropped(extents) = core.jobs.end(ticket) else {
                         unreachable!("only what was dropped is abandoned")
@@ -209,19 +209,27 @@ impl<'a, I: Enter, P: Port<I>, M: Medium<I>> Turn<'a, I, P, M> {
         }
     }
 
-    /// A record is in its frames. It is not sent before it has been verified.
-    fn read(&mut self, ticket: Ticket, result: &io::Result<()>) {
+    /// Records are in their frames. None is sent before it has been verified.
+    fn read(&mut self, ticket: Ticket) {
         let Engine { own, core } = &mut self.engine;
-        let Job::Load(Whose { worker, flow }, load, extents) = core.jobs.end(ticket) else {
+        let Job::Load(Whose { worker, flow }, loads, extents) = core.jobs.end(ticket) else {
             unreachable!("only loads are read")
         };
-        let intact = result.is_ok() && core.verify(&extents, load.checksum);
-        if intact {
-            core.store.loaded(load);
+        let (mut rest, mut damaged) = (&extents[..], None);
+        for (load, count) in &loads {
+            let (value, behind) = rest.split_at(*count);
+            rest = behind;
+            // What could not be read is zeroes.
+            if !core.verify(value, load.checksum) {
+                damaged = Some(load.seq());
+                break;
+            }
+            core.store.loaded(*load);
         }
         core.store.unpin(&extents);
         own.pools.give_extents(extents);
-        self.hand(worker, Ended::Load(flow, intact));
+        own.pools.give_loads(loads);
+        self.hand(worker, Ended::Load(flow, damaged));
     }
 
     /// Hands a job that has ended to the worker of its flow.
@@ -250,7 +258,7 @@ impl<'a, I: Enter, P: Port<I>, M: Medium<I>> Turn<'a, I, P, M> {
                     self.engine.drop_place(place);
                 }
             }
-            Ended::Load(id, intact) => self.with(id, |engine, flow| engine.loaded(flow, intact)),
+            Ended::Load(id, damaged) => self.with(id, |engine, flow| engine.loaded(flow, damaged)),
         }
     }
 

@@ -8,7 +8,8 @@ use rig::{MEDIA, Rig, ask, post, replies, value};
 
 /// A request whose body comes in chunks of these lengths.
 fn chunked(log: &str, value: &[u8], lengths: impl IntoIterator<Item = usize>) -> Vec<u8> {
-    let head = format!("POST /v1/logs/{log} HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let head =
+        format!("POST /v1/logs/{log} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n");
     let (mut request, mut rest) = (head.into_bytes(), value);
     for len in lengths {
         let (chunk, behind) = rest.split_at(len.min(rest.len()));
@@ -83,7 +84,7 @@ fn chunked_requests_are_taken_at_every_split() {
 fn a_chunked_body_beyond_the_limit_gets_413_and_gives_its_space_back() {
     let options = Options { value_bytes_max: 3 << 20, ..Options::default() };
     for kind in MEDIA {
-        let mut rig = Rig::with_options(kind, 16, options);
+        let mut rig = Rig::with_options(kind, 16, options.clone());
         for _ in 0..20 {
             let flow = rig.open();
             let value = value((3 << 20) + 1, 1);
@@ -170,7 +171,7 @@ fn d4_bodies_that_break_off_give_their_space_back() {
 fn a_chunked_body_is_asked_for() {
     let mut rig = Rig::new(MEDIA[0], 16);
     let flow = rig.open();
-    let head = "POST /v1/logs/log HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\
+    let head = "POST /v1/logs/log HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\
                 Expect: 100-continue\r\n\r\n";
     assert_eq!(replies(&rig.talk(flow, head))[0].status, 100);
     assert_eq!(replies(&rig.talk(flow, "5\r\nhello\r\n0\r\n\r\n"))[0].status, 201);
@@ -183,7 +184,7 @@ fn a_broken_chunk_is_answered_and_closed() {
     for body in ["x\r\n", "5\nhello", "5\r\nhelloX", " 5\r\nhello\r\n", "-5\r\n"] {
         let mut rig = Rig::new(MEDIA[0], 16);
         let flow = rig.open();
-        let head = "POST /v1/logs/log HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let head = "POST /v1/logs/log HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
         let answer = rig.talk(flow, [head, body].concat());
         let reply = &replies(&answer)[0];
         assert_eq!(reply.status, 400, "{body}");

@@ -48,11 +48,11 @@ fn payload(text: &str) -> Vec<u8> {
 }
 
 /// Two requests and a half in one stream.
-const STREAM: &[u8] = b"POST /v1/logs/a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n\
+const STREAM: &[u8] = b"POST /v1/logs/a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n\
     5;a=\"b\"\r\nhello\r\n00a \t;x\r\n, world\r\n!\r\n1\r\n\n\r\n000\r\nTrailer: 1\r\n\
     B: \xe4\r\n\r\n\
-    POST /v1/logs/b HTTP/1.1\r\ntransfer-encoding: Chunked\r\n\r\n0\r\n\r\n\
-    POST /v1/logs/c HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nF\r\nfifteen";
+    POST /v1/logs/b HTTP/1.1\r\nHost: h\r\ntransfer-encoding: Chunked\r\n\r\n0\r\n\r\n\
+    POST /v1/logs/c HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nF\r\nfifteen";
 
 /// Reads `STREAM` as a connection does that gets it in `pieces`; returns the bodies that ended, and
 /// what there is of the next one.

@@ -15,7 +15,9 @@ fn head(text: &str) -> Head {
 }
 
 fn call(method: &str, target: &str) -> Result<Call, Status> {
-    head(&format!("{method} {target} HTTP/1.1\r\n\r\n")).call.map_err(|fault| fault.status)
+    head(&format!("{method} {target} HTTP/1.1\r\nHost: h\r\n\r\n"))
+        .call
+        .map_err(|fault| fault.status)
 }
 
 fn refusal(text: &str) -> Status {
@@ -47,7 +49,8 @@ fn other_targets_are_none() {
         ("GET", "/v1/logs/a/1/", Status::NotFound),
         ("GET", "//v1/logs", Status::NotFound),
         ("GET", "http://host", Status::NotFound),
-        ("OPTIONS", "*", Status::NotFound),
+        ("OPTIONS", "/x", Status::NotFound),
+        ("GET", "*", Status::NotFound),
         ("GET", "/v1/logs/", Status::BadRequest),
         ("GET", "/v1/logs/a%2Fb", Status::BadRequest),
         ("GET", "/v1/logs/..%2F", Status::BadRequest),
@@ -80,7 +83,7 @@ fn the_end_is_found_wherever_a_head_is_cut() {
 
 #[test]
 fn a_length_is_said_once_and_plainly() {
-    let of = |fields: &str| format!("POST /v1/logs/a HTTP/1.1\r\n{fields}\r\n");
+    let of = |fields: &str| format!("POST /v1/logs/a HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
     assert_eq!(head(&of("content-LENGTH:  7 \r\n")).framing, Framing::Length(7));
     let twice = "Content-Length: 7\r\nContent-Length: 7\r\n";
     assert_eq!(head(&of(twice)).framing, Framing::Length(7));
@@ -102,7 +105,7 @@ fn a_length_is_said_once_and_plainly() {
 /// request be smuggled inside another.
 #[test]
 fn chunked_stands_alone() {
-    let of = |fields: &str| format!("POST /v1/logs/a HTTP/1.1\r\n{fields}\r\n");
+    let of = |fields: &str| format!("POST /v1/logs/a HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
     for field in ["Transfer-Encoding: chunked\r\n", "transfer-ENCODING: \tChunked \r\n"] {
         assert_eq!(head(&of(field)).framing, Framing::Chunked, "{field}");
     }
@@ -135,7 +138,7 @@ fn chunked_stands_alone() {
 #[test]
 fn fields_say_what_becomes_of_the_connection() {
     let link = |version: &str, field: &str| {
-        head(&format!("GET /livez HTTP/{version}\r\n{field}\r\n")).link
+        head(&format!("GET /livez HTTP/{version}\r\nHost: h\r\n{field}\r\n")).link
     };
     assert_eq!(link("1.1", ""), Link::Stay);
     assert_eq!(link("1.1", "Connection: keep-alive, CLOSE\r\n"), Link::Close);
@@ -146,7 +149,7 @@ fn fields_say_what_becomes_of_the_connection() {
 #[test]
 fn only_one_expectation_is_known() {
     let with = |version: &str, value: &str| {
-        head(&format!("POST /v1/logs/a HTTP/{version}\r\nExpect: {value}\r\n\r\n"))
+        head(&format!("POST /v1/logs/a HTTP/{version}\r\nHost: h\r\nExpect: {value}\r\n\r\n"))
     };
     assert!(with("1.1", "100-Continue").expects_continue);
     assert!(!with("1.0", "100-continue").expects_continue);
@@ -156,20 +159,21 @@ fn only_one_expectation_is_known() {
 #[test]
 fn heads_have_limits() {
     let fill = |bytes: usize| {
-        let start = "GET /livez HTTP/1.1\r\nA: ";
+        let start = "GET /livez HTTP/1.1\r\nHost: h\r\nA: ";
         format!("{start}{}\r\n\r\n", "x".repeat(bytes - start.len() - 4))
     };
     assert_eq!(head(&fill(HEAD_BYTES_MAX)).bytes, HEAD_BYTES_MAX);
     assert_eq!(refusal(&fill(HEAD_BYTES_MAX + 1)), Status::HeadTooLong);
-    let fields = |count| format!("GET /livez HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(count));
-    assert_eq!(head(&fields(100)).call, Ok(Call::Live));
-    assert_eq!(refusal(&fields(101)), Status::HeadTooLong);
+    let fields =
+        |count| format!("GET /livez HTTP/1.1\r\nHost: h\r\n{}\r\n", "a: b\r\n".repeat(count));
+    assert_eq!(head(&fields(99)).call, Ok(Call::Live));
+    assert_eq!(refusal(&fields(100)), Status::HeadTooLong);
 }
 
 /// A peer's bytes never panic: each byte of a good head, replaced by each other byte.
 #[test]
 fn no_byte_of_a_peer_panics() {
-    let text = *b"POST /v1/logs/a?b HTTP/1.1\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+    let text = *b"POST /v1/logs/a?b HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
     for at in 0..text.len() {
         for byte in 0..=u8::MAX {
             let mut bytes = text;

@@ -17,7 +17,7 @@ use std::{
 use impasto_epoll::Epoll;
 use impasto_media::{CpuLines, Disk, FileDev, Files, Medium, Pmem};
 use impasto_region::{
-    Frames, Region,
+    Checksum, Frames, Region,
     layout::{Geometry, MediumKind},
 };
 use impasto_ring::{Limits, SocketPort, Sockets, listen};
@@ -129,36 +129,39 @@ fn serves_and_serves_again<I: Io>(dir: &Path, kind: MediumKind) {
     let server = Server::start::<I>(dir, kind);
     let mut stream = server.connect();
     for (seq, len) in (1..).zip([0, 10, 3000, 300_000]) {
-        write!(stream, "POST /v1/logs/log HTTP/1.1\r\nContent-Length: {len}\r\n\r\n").unwrap();
+        write!(stream, "POST /v1/logs/log HTTP/1.1\r\nHost: h\r\nContent-Length: {len}\r\n\r\n")
+            .unwrap();
         stream.write_all(&value[..len]).unwrap();
         let reply = String::from_utf8(read_until(&mut stream, b"\r\n\r\n")).unwrap();
         assert!(reply.starts_with("HTTP/1.1 201 Created\r\n"), "{reply}");
         assert!(reply.contains(&format!("Location: /v1/logs/log/{seq}\r\n")), "{reply}");
     }
     // Pipelined over many receives.
-    let small = "POST /v1/logs/many HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello".repeat(5000);
+    let small =
+        "POST /v1/logs/many HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello".repeat(5000);
     let mut reader = stream.try_clone().unwrap();
     let sender = std::thread::spawn(move || stream.write_all(small.as_bytes()).map(|()| stream));
-    read_until(
-        &mut reader,
-        b"Location: /v1/logs/many/5000\r\nETag: \"5000\"\r\nContent-Length: 0\r\n\r\n",
-    );
+    let tag = format!("5000-{:016x}", Checksum::of(b"hello"));
+    let last =
+        format!("Location: /v1/logs/many/5000\r\nETag: \"{tag}\"\r\nContent-Length: 0\r\n\r\n");
+    read_until(&mut reader, last.as_bytes());
     let mut stream = sender.join().unwrap().unwrap();
     // A client that is early refused sees the answer.
     let mut refused = server.connect();
-    write!(refused, "POST /v1/logs/log HTTP/1.1\r\nContent-Length: 70000000\r\n\r\n").unwrap();
+    write!(refused, "POST /v1/logs/log HTTP/1.1\r\nHost: h\r\nContent-Length: 70000000\r\n\r\n")
+        .unwrap();
     let sent = refused.write_all(&vec![0; 900_000]);
     let mut answer = String::new();
     refused.read_to_string(&mut answer).unwrap();
     assert!(sent.is_ok() && answer.starts_with("HTTP/1.1 413 "), "{answer}");
     drop(refused);
-    write!(stream, "GET /v1/logs/many HTTP/1.1\r\n\r\n").unwrap();
+    write!(stream, "GET /v1/logs/many HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
     read_until(&mut stream, b"{\"first\":1,\"next\":5001,\"records\":5000,\"bytes\":25000}\n");
     server.stop();
 
     let server = Server::start::<I>(dir, kind);
     let mut stream = server.connect();
-    write!(stream, "GET /v1/logs/log/4 HTTP/1.1\r\nConnection: close\r\n\r\n").unwrap();
+    write!(stream, "GET /v1/logs/log/4 HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").unwrap();
     let mut reply = Vec::new();
     stream.read_to_end(&mut reply).unwrap();
     assert!(reply.ends_with(&value) && reply.starts_with(b"HTTP/1.1 200 OK\r\n"));
@@ -171,7 +174,7 @@ fn serves_and_serves_again<I: Io>(dir: &Path, kind: MediumKind) {
 fn directed_bodies_are_taken_and_given_up<I: Io>(dir: &Path, kind: MediumKind) {
     const BYTES: usize = 700_000;
     let value: Vec<u8> = (0..=248).cycle().take(BYTES).collect();
-    let head = format!("POST /v1/logs/log HTTP/1.1\r\nContent-Length: {BYTES}\r\n\r\n");
+    let head = format!("POST /v1/logs/log HTTP/1.1\r\nHost: h\r\nContent-Length: {BYTES}\r\n\r\n");
     let post = [head.as_bytes(), &value].concat();
     let server = Server::start::<I>(dir, kind);
     let half = |before: &[u8]| {
@@ -181,13 +184,13 @@ fn directed_bodies_are_taken_and_given_up<I: Io>(dir: &Path, kind: MediumKind) {
         stream
     };
     for _ in 0..10 {
-        let [ended, mut broken] = [b"", &b"GET /livez HTTP/1.1\r\n\r\n"[..]].map(half);
+        let [ended, mut broken] = [b"", &b"GET /livez HTTP/1.1\r\nHost: h\r\n\r\n"[..]].map(half);
         ended.shutdown(Shutdown::Write).unwrap();
         // Closed with a reply unread, a connection is reset.
         assert_eq!(broken.peek(&mut [0]).unwrap(), 1);
         broken.write_all(&value[..50_000]).unwrap();
     }
-    let two = [&post[..], b"GET /v1/logs/log HTTP/1.1\r\n\r\n"].concat();
+    let two = [&post[..], b"GET /v1/logs/log HTTP/1.1\r\nHost: h\r\n\r\n"].concat();
     for _ in 0..5 {
         let mut stream = server.connect();
         stream.write_all(&two).unwrap();
@@ -216,7 +219,8 @@ fn directed_bodies_are_taken_and_given_up<I: Io>(dir: &Path, kind: MediumKind) {
     let server = Server::start::<I>(dir, kind);
     for seq in 1..=taken {
         let mut stream = server.connect();
-        write!(stream, "GET /v1/logs/log/{seq} HTTP/1.1\r\nConnection: close\r\n\r\n").unwrap();
+        write!(stream, "GET /v1/logs/log/{seq} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+            .unwrap();
         let mut reply = Vec::new();
         stream.read_to_end(&mut reply).unwrap();
         assert!(reply.ends_with(&value), "{seq} of {taken} on {kind:?}");

@@ -219,7 +219,7 @@ fn a_stop_answers_what_has_arrived_and_leaves_a_clean_region() {
     for kind in MEDIA {
         let mut rig = Rig::new(kind, 16);
         let (busy, idle, half) = (rig.open(), rig.open(), rig.open());
-        rig.talk(half, "POST /v1/logs/log HTTP/1.1\r\nContent-Length: 10\r\n\r\nabc");
+        rig.talk(half, "POST /v1/logs/log HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nabc");
         rig.peer.push(busy, &[post("log", &value(100_000, 1)), post("log", b"2")].concat());
         rig.worker.turn(None).unwrap();
         rig.peer.end(busy);
@@ -275,10 +275,8 @@ fn a_damaged_record_is_not_served() {
     let flow = rig.open();
     let both = ask("GET", "/v1/logs/log/1") + &ask("GET", "/v1/logs/log/2");
     let answer = replies(&rig.talk(flow, both));
-    assert_eq!(
-        (answer[0].status, answer[0].text().as_str()),
-        (500, "the stored record is damaged\n")
-    );
+    assert_eq!(answer[0].status, 500);
+    assert!(answer[0].text().contains("the stored record is damaged"));
     assert!(answer[1].status == 200 && answer[1].body == value(100_000, 2));
 }
 

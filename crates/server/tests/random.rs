@@ -3,7 +3,7 @@
 
 mod rig;
 
-use impasto_region::layout::MediumKind;
+use impasto_region::{Checksum, layout::MediumKind};
 use impasto_ring::FlowId;
 use impasto_sim::Rng;
 use rig::{MEDIA, Rig, ask, post, replies, value};
@@ -34,10 +34,15 @@ impl Client {
                 self.unsent.extend(ask("GET", &format!("/v1/logs/{log}/{seq}")).bytes());
                 self.expected.push(match self.values.get(seq - 1) {
                     Some(value) if seq > self.first => (200, value.clone()),
-                    Some(_) => (410, TRIMMED.into()),
-                    None if self.values.is_empty() => (404, NO_LOG.into()),
-                    None => (404, FUTURE.into()),
+                    Some(_) => (410, self.trimmed()),
+                    None => (404, self.missing()),
                 });
+            }
+            8 if rng.once_in(2) => {
+                let (from, limit) = (rng.index(self.values.len() + 3), 1 + rng.index(9));
+                let target = format!("/v1/logs/{log}?from={}&limit={limit}", from + 1);
+                self.unsent.extend(ask("GET", &target).bytes());
+                self.expected.push(self.batch(from, limit));
             }
             8 if !self.values.is_empty() => {
                 self.first = self.first.max(self.values.len().saturating_sub(rng.index(8)));
@@ -49,12 +54,51 @@ impl Client {
             _ => {
                 self.unsent.extend(ask("GET", &format!("/v1/logs/{log}")).bytes());
                 self.expected.push(if self.values.is_empty() {
-                    (404, NO_LOG.into())
+                    (404, self.missing())
                 } else {
                     (200, self.numbers())
                 });
             }
         }
+    }
+
+    /// What a read behind the end is told.
+    fn missing(&self) -> Vec<u8> {
+        let next = self.values.len() + 1;
+        if next == 1 {
+            return problem("no-such-log", "No such log", 404, "there is no log of that name", "");
+        }
+        let detail = "the record is not there yet: the next one gets `next`";
+        problem("not-yet", "Not there yet", 404, detail, &format!(",\"next\":{next}"))
+    }
+
+    fn trimmed(&self) -> Vec<u8> {
+        let detail =
+            "the record was dropped: `first` is the oldest one that is there, or the next one";
+        let first = format!(",\"first\":{}", self.first + 1);
+        problem("trimmed", "The record was trimmed", 410, detail, &first)
+    }
+
+    /// Records in a row from the one with this index on.
+    fn batch(&self, from: usize, limit: usize) -> (u16, Vec<u8>) {
+        if from > self.values.len() || self.values.is_empty() {
+            return (404, self.missing());
+        }
+        if from < self.first {
+            return (410, self.trimmed());
+        }
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        for (seq, value) in (from as u64 + 1..).zip(&self.values[from..]).take(limit) {
+            bytes += value.len();
+            if !batch.is_empty() && bytes > 256 << 10 {
+                break;
+            }
+            batch.extend(seq.to_le_bytes());
+            batch.extend((value.len() as u64).to_le_bytes());
+            batch.extend(Checksum::of(value).to_le_bytes());
+            batch.extend_from_slice(value);
+        }
+        (200, batch)
     }
 
     fn numbers(&self) -> Vec<u8> {
@@ -67,9 +111,10 @@ impl Client {
     }
 }
 
-const NO_LOG: &[u8] = b"there is no log of that name\n";
-const TRIMMED: &[u8] = b"the record was dropped: GET /v1/logs/{log} says which is the first\n";
-const FUTURE: &[u8] = b"the record is not there yet: GET /v1/logs/{log} says which is the next\n";
+fn problem(kind: &str, title: &str, status: u16, detail: &str, member: &str) -> Vec<u8> {
+    let what = format!("\"type\":\"/problems/{kind}\",\"title\":\"{title}\"");
+    format!("{{{what},\"status\":{status},\"detail\":\"{detail}\"{member}}}\n").into_bytes()
+}
 
 fn runs(kind: MediumKind, seed: u64) {
     let mut rng = Rng::new(seed);

@@ -116,6 +116,8 @@ pub enum Answer {
     Found {
         /// Length of the value in bytes.
         len: u32,
+        /// CRC-64/NVME of the value.
+        checksum: u64,
     },
     /// To [`Request::Trim`].
     Trimmed(LogInfo),
@@ -179,6 +181,13 @@ pub struct Load {
     pub(crate) seq: u64,
     /// CRC-64/NVME of the value.
     pub checksum: u64,
+}
+
+impl Load {
+    /// Returns the sequence number of the record.
+    pub const fn seq(&self) -> u64 {
+        self.seq
+    }
 }
 
 /// A sealed commit, to be made durable by the medium.

@@ -206,7 +206,7 @@ impl Store {
         if entry.unread {
             return Applied::Needs(Load { log: id, seq, checksum: entry.checksum });
         }
-        self.shown(entry.lsn, Answer::Found { len: entry.len })
+        self.shown(entry.lsn, Answer::Found { len: entry.len, checksum: entry.checksum })
     }
 
     fn trim(&mut self, name: &str, before: u64, sink: &mut impl Sink) -> Applied {

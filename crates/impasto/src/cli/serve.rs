@@ -112,6 +112,7 @@ impl Args {
             idle: (!self.idle_timeout.is_zero()).then_some(self.idle_timeout),
             head: self.header_timeout,
             body: self.body_timeout,
+            ..Options::default()
         }
     }
 

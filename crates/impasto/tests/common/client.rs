@@ -93,7 +93,7 @@ impl Client {
 
     /// Sends the head of a request whose body has `len` bytes.
     pub(crate) fn send_head(&self, line: &str, len: usize) -> io::Result<()> {
-        self.send(format!("{line} HTTP/1.1\r\nContent-Length: {len}\r\n\r\n").as_bytes())
+        self.send(format!("{line} HTTP/1.1\r\nHost: h\r\nContent-Length: {len}\r\n\r\n").as_bytes())
     }
 
     /// Sends a request.
@@ -102,7 +102,7 @@ impl Client {
             self.send_head(line, body.len())?;
             return self.send(body);
         }
-        let head = format!("{line} HTTP/1.1\r\nContent-Length: {}\r\n\r\n", body.len());
+        let head = format!("{line} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", body.len());
         self.send(&[head.as_bytes(), body].concat())
     }
 
@@ -155,7 +155,8 @@ impl Client {
 
     /// Asks for a record, and for nothing but the reply's head.
     pub(crate) fn ask_for(&self, log: &str, seq: u64) {
-        self.send(format!("GET /v1/logs/{log}/{seq} HTTP/1.1\r\n\r\n").as_bytes()).unwrap();
+        self.send(format!("GET /v1/logs/{log}/{seq} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes())
+            .unwrap();
     }
 
     /// Reads the reply to [`ask_for`](Self::ask_for), which has to be `expected`.

@@ -143,13 +143,13 @@ impl Server {
     pub(crate) fn append(&self, value: &str) {
         let len = value.len();
         let reply = self.ask(&format!(
-            "POST /v1/logs/a HTTP/1.1\r\nConnection: close\r\nContent-Length: {len}\r\n\r\n{value}"
+            "POST /v1/logs/a HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: {len}\r\n\r\n{value}"
         ));
         assert!(reply.starts_with("HTTP/1.1 201"), "{reply}");
     }
 
     pub(crate) fn read(&self, seq: u64) -> String {
-        self.ask(&format!("GET /v1/logs/a/{seq} HTTP/1.1\r\nConnection: close\r\n\r\n"))
+        self.ask(&format!("GET /v1/logs/a/{seq} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"))
     }
 
     /// Returns a connection, or `None` if the server is dead.

@@ -1,54 +1,6 @@
 //! Answers: heads and small bodies, appended to the output of a connection.
 
-use impasto_store::{LogInfo, Refusal};
-
-use super::{Fault, LogName};
-
-/// The status of an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names are those of RFC 9110; `line` has the numbers")]
-pub enum Status {
-    Ok,
-    Created,
-    BadRequest,
-    NotFound,
-    MethodNotAllowed,
-    RequestTimeout,
-    Gone,
-    LengthRequired,
-    BodyTooLong,
-    ExpectationFailed,
-    HeadTooLong,
-    InternalError,
-    NotImplemented,
-    Unavailable,
-    VersionNotSupported,
-    NoSpace,
-}
-
-impl Status {
-    /// Returns the status line without the version: number and reason.
-    pub const fn line(self) -> &'static str {
-        match self {
-            Self::Ok => "200 OK",
-            Self::Created => "201 Created",
-            Self::BadRequest => "400 Bad Request",
-            Self::NotFound => "404 Not Found",
-            Self::MethodNotAllowed => "405 Method Not Allowed",
-            Self::RequestTimeout => "408 Request Timeout",
-            Self::Gone => "410 Gone",
-            Self::LengthRequired => "411 Length Required",
-            Self::BodyTooLong => "413 Content Too Large",
-            Self::ExpectationFailed => "417 Expectation Failed",
-            Self::HeadTooLong => "431 Request Header Fields Too Large",
-            Self::InternalError => "500 Internal Server Error",
-            Self::NotImplemented => "501 Not Implemented",
-            Self::Unavailable => "503 Service Unavailable",
-            Self::VersionNotSupported => "505 HTTP Version Not Supported",
-            Self::NoSpace => "507 Insufficient Storage",
-        }
-    }
-}
+use super::{Extra, Fault, Form, LogName, Part, Record, Status, digest::Algorithm};
 
 /// What becomes of a connection after an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,112 +17,177 @@ pub enum Link {
 pub(crate) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// Writes the answer to an append.
-pub(crate) fn created(out: &mut Vec<u8>, log: &LogName, seq: u64, link: Link) {
+pub(crate) fn created(out: &mut Vec<u8>, log: &LogName, record: Record, link: Link) {
     start(out, Status::Created, link);
     put(out, "Location: /v1/logs/");
     put(out, log.as_str());
     put(out, "/");
-    decimal(out, seq);
+    decimal(out, record.seq);
     put(out, "\r\n");
-    etag(out, seq);
+    etag(out, record);
     end(out, 0);
 }
 
-/// Writes the head of a record, whose `len` bytes follow.
-pub(crate) fn record(out: &mut Vec<u8>, seq: u64, len: u32, link: Link) {
-    start(out, Status::Ok, link);
-    put(out, "Content-Type: application/octet-stream\r\n");
-    etag(out, seq);
-    end(out, u64::from(len));
+/// Writes the head of a record, whose bytes follow: all of them, or the part.
+pub(crate) fn record(
+    out: &mut Vec<u8>,
+    record: Record,
+    part: Option<Part>,
+    digest: Option<(Algorithm, &str)>,
+    link: Link,
+) {
+    start(out, if part.is_some() { Status::PartialContent } else { Status::Ok }, link);
+    put(out, "Content-Type: application/octet-stream\r\nAccept-Ranges: bytes\r\n");
+    etag(out, record);
+    if let Some(part) = part {
+        put(out, "Content-Range: bytes ");
+        decimal(out, u64::from(part.first));
+        put(out, "-");
+        decimal(out, u64::from(part.last));
+        put(out, "/");
+        decimal(out, u64::from(record.len));
+        put(out, "\r\n");
+    }
+    if let Some((algorithm, value)) = digest {
+        put(out, "Content-Digest: ");
+        put(out, algorithm.name());
+        put(out, "=:");
+        put(out, value);
+        put(out, ":\r\n");
+    }
+    end(out, u64::from(part.map_or(record.len, Part::bytes)));
 }
+
+/// Writes the answer to who has the record already.
+pub(crate) fn not_modified(out: &mut Vec<u8>, record: Record, link: Link) {
+    start(out, Status::NotModified, link);
+    etag(out, record);
+    put(out, "\r\n");
+}
+
+/// Writes the head of records in a row, whose `len` bytes follow; the next ones start at `next`.
+pub(crate) fn batch(out: &mut Vec<u8>, form: Form, next: u64, len: u64, link: Link) {
+    start(out, Status::Ok, link);
+    field(out, "Content-Type", form.media_type());
+    put(out, "Vary: Accept\r\nImpasto-Next: ");
+    decimal(out, next);
+    put(out, "\r\n");
+    end(out, len);
+}
+
+/// Writes what is running.
+pub(crate) fn version(out: &mut Vec<u8>, link: Link, bodyless: bool) {
+    let head = |out: &mut Vec<u8>, len| json(out, len, link);
+    with_body(out, bodyless, head, |out| {
+        put(out, "{\"name\":\"impasto\",\"version\":\"");
+        put(out, env!("CARGO_PKG_VERSION"));
+        put(out, "\",\"format\":");
+        decimal(out, FORMAT);
+        put(out, "}\n");
+    });
+}
+
+/// Writes what a target allows; to a page of another origin that may use it, in the words of the
+/// Fetch standard, too.
+pub(crate) fn options(out: &mut Vec<u8>, allow: &str, to_page: bool, link: Link) {
+    start(out, Status::NoContent, link);
+    field(out, "Allow", allow);
+    if to_page {
+        field(out, "Access-Control-Allow-Methods", allow);
+        field(out, "Access-Control-Allow-Headers", SENT_BY_PAGES);
+        field(out, "Access-Control-Max-Age", "600");
+    }
+    put(out, "\r\n");
+}
+
+/// Adds to the answer that begins at `start` that pages of `origin` may read it.
+pub(crate) fn allow_origin(out: &mut Vec<u8>, start: usize, origin: &str) {
+    let line = out[start..].windows(2).position(|end| end == b"\r\n");
+    let at = start + line.expect("an answer begins with a line") + 2;
+    let behind = out.len() - at;
+    field(out, "Access-Control-Allow-Origin", origin);
+    field(out, "Access-Control-Expose-Headers", READ_BY_PAGES);
+    if origin != "*" {
+        field(out, "Vary", "Origin");
+    }
+    out[at..].rotate_left(behind);
+}
+
+const SENT_BY_PAGES: &str = "Accept, Content-Digest, Content-Type, If-Match, If-None-Match, \
+                             If-Range, Range, Want-Content-Digest";
+const READ_BY_PAGES: &str = "Accept-Ranges, Allow, Content-Digest, Content-Range, ETag, \
+                             Impasto-Next, Location, Want-Content-Digest";
 
 /// Writes the head of a JSON document, whose `len` bytes follow.
 pub(crate) fn json(out: &mut Vec<u8>, len: u64, link: Link) {
     start(out, Status::Ok, link);
-    put(out, "Content-Type: application/json\r\n");
+    field(out, "Content-Type", "application/json");
     end(out, len);
 }
 
-/// Writes a log in numbers; only the head if `bodyless`.
-pub(crate) fn log(out: &mut Vec<u8>, log: &LogInfo, link: Link, bodyless: bool) {
-    let fields =
-        [("first", log.first), ("next", log.next), ("records", log.records), ("bytes", log.bytes)];
-    let mut len = 2; // the closing brace and the newline
-    for (name, value) in fields {
-        len += name.len() as u64 + 4 + digits(value); // brace or comma, two quotes, colon
-    }
-    json(out, len, link);
-    if bodyless {
-        return;
-    }
-    for (index, (name, value)) in fields.into_iter().enumerate() {
-        put(out, if index == 0 { "{\"" } else { ",\"" });
-        put(out, name);
-        put(out, "\":");
-        decimal(out, value);
-    }
-    put(out, "}\n");
+/// Writes a JSON document of numbers, with its head; only that if `bodyless`.
+pub(crate) fn numbers(out: &mut Vec<u8>, fields: &[(&str, u64)], link: Link, bodyless: bool) {
+    let head = |out: &mut Vec<u8>, len| json(out, len, link);
+    with_body(out, bodyless, head, |out| {
+        for (index, (name, value)) in fields.iter().enumerate() {
+            put(out, if index == 0 { "{\"" } else { ",\"" });
+            put(out, name);
+            put(out, "\":");
+            decimal(out, *value);
+        }
+        put(out, "}\n");
+    });
 }
 
 /// Writes an answer of one line of text; only its head if `bodyless`.
 pub(crate) fn text(out: &mut Vec<u8>, status: Status, text: &str, link: Link, bodyless: bool) {
-    start(out, status, link);
-    end_text(out, text, bodyless);
+    let head = |out: &mut Vec<u8>, len| {
+        start(out, status, link);
+        field(out, "Content-Type", "text/plain; charset=utf-8");
+        end(out, len);
+    };
+    with_body(out, bodyless, head, |out| {
+        put(out, text);
+        put(out, "\n");
+    });
 }
 
-/// Writes 405, which has to say what is allowed.
-pub(crate) fn not_allowed(out: &mut Vec<u8>, allow: &str, text: &str, link: Link, bodyless: bool) {
-    start(out, Status::MethodNotAllowed, link);
-    put(out, "Allow: ");
-    put(out, allow);
-    put(out, "\r\n");
-    end_text(out, text, bodyless);
-}
-
-/// Writes the answer to a request whose commit was lost (D7).
-pub(crate) fn lost(out: &mut Vec<u8>) {
-    let what = "the medium has failed: this request may have taken effect or not, and the region \
-                is read-only until a restart";
-    text(out, Status::Unavailable, what, Link::Close, false);
-}
-
-/// Returns what a refusal of the store is in HTTP.
-pub(crate) fn fault(refusal: Refusal) -> Fault {
-    match refusal {
-        Refusal::NoSuchLog => Fault::new(Status::NotFound, "there is no log of that name"),
-        Refusal::Trimmed { .. } => Fault::new(
-            Status::Gone,
-            "the record was dropped: GET /v1/logs/{log} says which is the first",
-        ),
-        Refusal::Future { .. } => Fault::new(
-            Status::NotFound,
-            "the record is not there yet: GET /v1/logs/{log} says which is the next",
-        ),
-        Refusal::NoSpace => Fault::new(
-            Status::NoSpace,
-            "the region is full: trim logs (DELETE /v1/logs/{log}?before=SEQ) to make room, those \
-             with the oldest records above all: they keep the space of what came later",
-        ),
-        Refusal::NoSpaceToTrim => Fault::new(
-            Status::NoSpace,
-            "the region is full, and so is what is kept for trims that leave records: trim all \
-             records of a log (DELETE /v1/logs/{log}?before=SEQ with its `next`), which is always \
-             taken, or those of other logs that are the oldest",
-        ),
-        Refusal::TooManyLogs => {
-            Fault::new(Status::NoSpace, "there are 65536 logs: append to one of them")
+/// Writes what is wrong (RFC 9457); only the head if `bodyless`.
+pub(crate) fn problem(out: &mut Vec<u8>, fault: &Fault, link: Link, bodyless: bool) {
+    let head = |out: &mut Vec<u8>, len| {
+        start(out, fault.status, link);
+        match fault.extra {
+            Extra::Allow(methods) => field(out, "Allow", methods),
+            Extra::Algorithms => field(out, "Want-Content-Digest", "sha-256=10, sha-512=10"),
+            Extra::Length(len) => {
+                put(out, "Content-Range: bytes */");
+                decimal(out, u64::from(len));
+                put(out, "\r\n");
+            }
+            Extra::None | Extra::First(_) | Extra::Next(_) => {}
         }
-        Refusal::ReadOnly => Fault::new(
-            Status::Unavailable,
-            "the medium has failed: the region is read-only until a restart",
-        ),
-        _ => Fault::new(Status::InternalError, "refused for a reason that HTTP has no word for"),
-    }
+        field(out, "Content-Type", "application/problem+json");
+        end(out, len);
+    };
+    with_body(out, bodyless, head, |out| fault.write(out));
 }
 
-/// Returns the number of decimal digits of `value`.
-pub(crate) fn digits(value: u64) -> u64 {
-    value.checked_ilog10().map_or(1, |log| u64::from(log) + 1)
+/// Writes what `body` writes behind its head, which is told the length; only the head if
+/// `bodyless`.
+pub(crate) fn with_body(
+    out: &mut Vec<u8>,
+    bodyless: bool,
+    head: impl FnOnce(&mut Vec<u8>, u64),
+    body: impl FnOnce(&mut Vec<u8>),
+) {
+    let start = out.len();
+    body(out);
+    let len = out.len() - start;
+    let sent = if bodyless { 0 } else { len };
+    out.truncate(start + sent);
+    head(out, len as u64);
+    // A short document is moved faster than measured.
+    out[start..].rotate_left(sent);
 }
 
 /// Writes `value` in decimal.
@@ -179,7 +196,7 @@ pub(crate) fn decimal(out: &mut Vec<u8>, mut value: u64) {
     let mut at = buffer.len();
     loop {
         at -= 1;
-        buffer[at] = b"0123456789"[usize::try_from(value % 10).expect("a digit")];
+        buffer[at] = DIGITS[usize::try_from(value % 10).expect("a digit")];
         value /= 10;
         if value == 0 {
             break;
@@ -188,7 +205,7 @@ pub(crate) fn decimal(out: &mut Vec<u8>, mut value: u64) {
     out.extend_from_slice(&buffer[at..]);
 }
 
-fn start(out: &mut Vec<u8>, status: Status, link: Link) {
+pub(crate) fn start(out: &mut Vec<u8>, status: Status, link: Link) {
     put(out, "HTTP/1.1 ");
     put(out, status.line());
     put(out, "\r\n");
@@ -199,10 +216,24 @@ fn start(out: &mut Vec<u8>, status: Status, link: Link) {
     }
 }
 
-fn etag(out: &mut Vec<u8>, seq: u64) {
+fn etag(out: &mut Vec<u8>, Record { seq, checksum, .. }: Record) {
     put(out, "ETag: \"");
     decimal(out, seq);
+    put(out, "-");
+    let mut hex = [0; 16];
+    for (digit, byte) in hex.chunks_exact_mut(2).zip((0..8).rev().map(|n| checksum >> (8 * n))) {
+        digit[0] = DIGITS[usize::try_from(byte >> 4 & 15).expect("a digit")];
+        digit[1] = DIGITS[usize::try_from(byte & 15).expect("a digit")];
+    }
+    out.extend_from_slice(&hex);
     put(out, "\"\r\n");
+}
+
+pub(crate) fn field(out: &mut Vec<u8>, name: &str, value: &str) {
+    put(out, name);
+    put(out, ": ");
+    put(out, value);
+    put(out, "\r\n");
 }
 
 fn end(out: &mut Vec<u8>, len: u64) {
@@ -211,15 +242,10 @@ fn end(out: &mut Vec<u8>, len: u64) {
     put(out, "\r\n\r\n");
 }
 
-fn end_text(out: &mut Vec<u8>, text: &str, bodyless: bool) {
-    put(out, "Content-Type: text/plain; charset=utf-8\r\n");
-    end(out, text.len() as u64 + 1);
-    if !bodyless {
-        put(out, text);
-        put(out, "\n");
-    }
-}
-
-fn put(out: &mut Vec<u8>, text: &str) {
+pub(crate) fn put(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(text.as_bytes());
 }
+
+/// The version of docs/format.md.
+const FORMAT: u64 = 1;
+const DIGITS: &[u8; 16] = b"0123456789abcdef";

@@ -1,6 +1,6 @@
 //! Method and target into a call.
 
-use super::{LogName, Status};
+use super::{Batch, Extra, Fault, LogName, Status};
 
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,6 +9,8 @@ pub enum Call {
     Append(LogName),
     /// Send a record.
     Read(LogName, u64),
+    /// Send records of a log, one after the other.
+    Batch(LogName, Batch),
     /// Send a log in numbers.
     Describe(LogName),
     /// Send the names of all logs.
@@ -19,33 +21,29 @@ pub enum Call {
     Live,
     /// Say whether appends are taken.
     Ready,
+    /// Say what is running.
+    Version,
+    /// Say which methods the target has.
+    Options(&'static str),
 }
 
-/// Why a request is answered without being understood or carried out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// The status of the answer.
-    pub status: Status,
-    /// What to do about it.
-    pub text: &'static str,
-    /// With 405: what the target allows.
-    pub allow: Option<&'static str>,
-}
+/// Every target with its methods.
+pub const ROUTES: [(&str, &str); 6] = [
+    ("/v1/logs/{log}", LOG),
+    ("/v1/logs/{log}/{seq}", READABLE),
+    ("/v1/logs", READABLE),
+    ("/version", READABLE),
+    ("/livez", READABLE),
+    ("/readyz", READABLE),
+];
 
-impl Fault {
-    pub(crate) const fn new(status: Status, text: &'static str) -> Self {
-        Self { status, text, allow: None }
-    }
-
-    const fn method(allow: &'static str) -> Self {
-        let text = "the target has no such method: see Allow";
-        Self { status: Status::MethodNotAllowed, text, allow: Some(allow) }
-    }
-}
+const READABLE: &str = "GET, HEAD, OPTIONS";
+const LOG: &str = "GET, HEAD, POST, DELETE, OPTIONS";
 
 const NOT_FOUND: Fault = Fault::new(
     Status::NotFound,
-    "no such target: there are /v1/logs, /v1/logs/{log}, /v1/logs/{log}/{seq}, /livez, /readyz",
+    "no such target: there are /v1/logs, /v1/logs/{log}, /v1/logs/{log}/{seq}, /version, /livez, \
+     /readyz",
 );
 const NAME: Fault =
     Fault::new(Status::BadRequest, "the name of a log is 1 to 128 bytes of [A-Za-z0-9._-]");
@@ -55,50 +53,76 @@ const BEFORE: Fault = Fault::new(
     Status::BadRequest,
     "say which records to drop: DELETE /v1/logs/{log}?before=SEQ drops all below SEQ",
 );
-
-const READABLE: &str = "GET, HEAD";
-const LOG: &str = "GET, HEAD, POST, DELETE";
+const LIMIT: Fault = Fault::new(Status::BadRequest, "`limit` is a decimal number from 1 to 1000");
 
 /// Returns what `method` asks of `target`. HEAD asks what GET asks.
 pub(super) fn route(method: &str, target: &str) -> Result<Call, Fault> {
     let target = origin(target);
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let reads = matches!(method, "GET" | "HEAD");
-    let readable = |call| {
-        if reads { Ok(call) } else { Err(Fault::method(READABLE)) }
+    if let Some(rest) = path.strip_prefix("/v1/logs/") {
+        return match rest.split_once('/') {
+            None => route_log(method, rest, query),
+            Some((_, seq)) if seq.contains('/') => Err(NOT_FOUND),
+            Some((name, seq)) => {
+                let seq = number(seq).ok_or(SEQ);
+                route_readable(method, || Ok(Call::Read(log_name(name)?, seq?)))
+            }
+        };
+    }
+    let call = match path {
+        "/livez" => Call::Live,
+        "/readyz" => Call::Ready,
+        "/version" => Call::Version,
+        "/v1/logs" => Call::List,
+        "*" if method == "OPTIONS" => return Ok(Call::Options(LOG)),
+        _ => return Err(NOT_FOUND),
     };
-    match path {
-        "/livez" => return readable(Call::Live),
-        "/readyz" => return readable(Call::Ready),
-        "/v1/logs" => return readable(Call::List),
-        _ => {}
-    }
-    let rest = path.strip_prefix("/v1/logs/").ok_or(NOT_FOUND)?;
-    let Some((name, seq)) = rest.split_once('/') else {
-        return route_log(method, rest, query);
-    };
-    if seq.contains('/') {
-        return Err(NOT_FOUND);
-    }
-    if !reads {
-        return Err(Fault::method(READABLE));
-    }
-    let seq = decimal(seq).filter(|seq| *seq > 0).ok_or(SEQ)?;
-    Ok(Call::Read(LogName::new(name).ok_or(NAME)?, seq))
+    route_readable(method, || Ok(call))
 }
 
 fn route_log(method: &str, name: &str, query: &str) -> Result<Call, Fault> {
-    let log = LogName::new(name).ok_or(NAME);
     match method {
-        "POST" => Ok(Call::Append(log?)),
-        "GET" | "HEAD" => Ok(Call::Describe(log?)),
-        "DELETE" => {
-            let before = query.split('&').find_map(|pair| pair.strip_prefix("before="));
-            let before = before.and_then(decimal).ok_or(BEFORE)?;
-            Ok(Call::Trim(log?, before))
+        "POST" => Ok(Call::Append(log_name(name)?)),
+        "GET" | "HEAD" => {
+            let log = log_name(name)?;
+            let (from, limit) = (value(query, "from="), value(query, "limit="));
+            if from.is_none() && limit.is_none() {
+                return Ok(Call::Describe(log));
+            }
+            let from = from.map(|from| number(from).ok_or(SEQ)).transpose()?;
+            let limit = limit.map(|limit| Batch::limit(number(limit)).ok_or(LIMIT)).transpose()?;
+            Ok(Call::Batch(log, Batch::new(from, limit)))
         }
-        _ => Err(Fault::method(LOG)),
+        "DELETE" => {
+            let before = value(query, "before=").and_then(decimal).ok_or(BEFORE)?;
+            Ok(Call::Trim(log_name(name)?, before))
+        }
+        "OPTIONS" => log_name(name).map(|_| Call::Options(LOG)),
+        _ => Err(not_allowed(LOG)),
     }
+}
+
+/// Routes to a target that can be read, and nothing else.
+fn route_readable(method: &str, call: impl FnOnce() -> Result<Call, Fault>) -> Result<Call, Fault> {
+    match method {
+        "GET" | "HEAD" => call(),
+        "OPTIONS" => call().map(|_| Call::Options(READABLE)),
+        _ => Err(not_allowed(READABLE)),
+    }
+}
+
+const fn not_allowed(methods: &'static str) -> Fault {
+    Fault::new(Status::MethodNotAllowed, "the target has no such method: see Allow")
+        .with(Extra::Allow(methods))
+}
+
+fn log_name(name: &str) -> Result<LogName, Fault> {
+    LogName::new(name).ok_or(NAME)
+}
+
+/// Returns what follows `key` in a query.
+fn value<'a>(query: &'a str, key: &str) -> Option<&'a str> {
+    query.split('&').find_map(|pair| pair.strip_prefix(key))
 }
 
 /// Returns the path and query of a target, also of one in absolute form, which proxies send.
@@ -110,6 +134,11 @@ fn origin(target: &str) -> &str {
         }
         _ => target,
     }
+}
+
+/// Returns the number from 1 on that `text` is.
+fn number(text: &str) -> Option<u64> {
+    decimal(text).filter(|number| *number > 0)
 }
 
 /// Returns the number that `text` is, all of it digits.

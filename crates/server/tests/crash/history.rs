@@ -183,7 +183,7 @@ impl History {
                 let asked = self.trims_asked.entry(log).or_default();
                 *asked = before.max(*asked);
                 let target = format!("/v1/logs/{}?before={before}", LOGS[log]);
-                (format!("DELETE {target} HTTP/1.1\r\n\r\n").into(), Asked::Trim { log })
+                (format!("DELETE {target} HTTP/1.1\r\nHost: h\r\n\r\n").into(), Asked::Trim { log })
             }
             Ask::Nonsense { len } => (post("/v1/nonsense", &vec![0; len]), Asked::Nonsense),
         }
@@ -380,7 +380,7 @@ fn ask_now(machine: &mut Machine, request: &[u8]) -> Result<Reply, String> {
 }
 
 fn get(target: &str) -> Vec<u8> {
-    format!("GET {target} HTTP/1.1\r\n\r\n").into()
+    format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n").into()
 }
 
 fn append(log: usize, value: &[u8]) -> Vec<u8> {
@@ -388,7 +388,8 @@ fn append(log: usize, value: &[u8]) -> Vec<u8> {
 }
 
 fn post(target: &str, body: &[u8]) -> Vec<u8> {
-    let head = format!("POST {target} HTTP/1.1\r\nContent-Length: {}\r\n\r\n", body.len());
+    let head =
+        format!("POST {target} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", body.len());
     [head.as_bytes(), body].concat()
 }
 

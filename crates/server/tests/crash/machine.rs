@@ -286,7 +286,7 @@ impl Machine {
     /// Lets the cut take place, if it was set to the next site.
     pub(crate) fn pass_a_site(&mut self) {
         let client = Client::open(self.peer_of(0));
-        client.send(b"POST /v1/logs/last HTTP/1.1\r\nContent-Length: 1\r\n\r\nx");
+        client.send(b"POST /v1/logs/last HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx");
         self.settle();
     }
 

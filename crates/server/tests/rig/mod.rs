@@ -391,6 +391,13 @@ impl Reply {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
+    /// Returns the value of a field.
+    pub fn field(&self, name: &str) -> &str {
+        let value = |line: &'_ str| line.strip_prefix(name)?.strip_prefix(": ").map(str::len);
+        let found = self.head.lines().find_map(|line| Some((line, value(line)?)));
+        found.map_or("", |(line, len)| &line[line.len() - len..])
+    }
+
     pub fn has(&self, field: &str) -> bool {
         self.head.lines().any(|line| line == field)
     }
@@ -420,7 +427,10 @@ pub fn replies_to(mut bytes: &[u8], has_body: impl Fn(usize) -> bool) -> Vec<Rep
 
 /// A request to append `value`.
 pub fn post(log: &str, value: &[u8]) -> Vec<u8> {
-    let head = format!("POST /v1/logs/{log} HTTP/1.1\r\nContent-Length: {}\r\n\r\n", value.len());
+    let head = format!(
+        "POST /v1/logs/{log} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n",
+        value.len()
+    );
     [head.as_bytes(), value].concat()
 }
 
