@@ -75,6 +75,7 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
                 return self.answer_batch(flow, asked, &log, batch);
             }
             Call::List => return self.begin_list(flow, asked),
+            Call::Region | Call::Metrics => return self.answer_overview(flow, &asked),
             _ => return self.answer_plain(flow, &asked),
         };
         match self.apply(request, Arrived::NONE) {

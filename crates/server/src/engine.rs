@@ -103,6 +103,8 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
         let (id, kept) = (CommitId(commit.id), self.core.store.kept());
         self.core.medium.commit(&mut self.own.io, &self.core.frames, id, commit.span, kept);
         self.core.commits += 1;
+        self.core.counts.commits += 1;
+        self.core.counts.commit_bytes += commit.span.len;
         true
     }
 
@@ -186,15 +188,20 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
         stored: &[Extent],
         write: impl FnOnce(&mut Vec<u8>),
     ) {
-        let Some(index) = flow.allowed else {
-            return self.send(flow, lsn, stored, write);
-        };
-        let origin = self.core.options.allow_origin[usize::from(index)].clone();
+        let origin = flow.allowed.map(|index| {
+            let origins = &self.core.options.allow_origin;
+            origins[usize::from(index)].clone()
+        });
+        let mut status = [0; 3];
         self.send(flow, lsn, stored, |out| {
             let start = out.len();
             write(out);
-            reply::allow_origin(out, start, &origin);
+            status.copy_from_slice(&out[start + 9..start + 12]);
+            if let Some(origin) = origin {
+                reply::allow_origin(out, start, &origin);
+            }
         });
+        self.core.counts.answered(flow.kind, status);
     }
 
     /// Queues a reply, or more of the last one, that depends on `lsn` (D3).
@@ -228,6 +235,7 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
         }
         let mut transmit = self.own.pools.transmit();
         if flow.output.release(self.core.store.durable(), &mut transmit, self.own.now) {
+            self.core.counts.sent_bytes += flow.output.sending_bytes();
             let (io, frames) = (&mut self.own.io, &self.core.frames);
             // Its end is awaited by whoever needs what it pins, and by what its flow does then.
             let is_room_short = !self.own.waiting.is_empty() || self.own.landing.is_short();

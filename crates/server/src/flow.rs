@@ -23,6 +23,7 @@ use impasto_store::Lsn;
 use crate::{
     direct::Directing,
     http::{Call, Chunks, Expected, Link, LogName, Terms, digest::Verifier},
+    monitor::Kind,
     output::Output,
 };
 
@@ -41,6 +42,8 @@ pub(crate) struct Flow {
     pub(crate) output: Output,
     /// The page that has sent the present request is of this one of the origins that are allowed.
     pub(crate) allowed: Option<u16>,
+    /// What the present request is about.
+    pub(crate) kind: Kind,
     /// True while it is listed as one that has something to send.
     pub(crate) answering: bool,
     /// True once the peer sends no more.
@@ -219,6 +222,7 @@ impl Flow {
             directing: Directing::No,
             output: Output::default(),
             allowed: None,
+            kind: Kind::default(),
             answering: false,
             ended: false,
             shut: false,

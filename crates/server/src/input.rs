@@ -10,6 +10,7 @@ use crate::{
     engine::Engine,
     flow::{Asked, Backlog, Flow, Input, Opening, SpaceWait},
     http::{self, Call, Fault, Framing, Head, Link, Problem, Status},
+    monitor::Kind,
     placer::Arrived,
 };
 
@@ -143,7 +144,7 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
             }
             // Where the next request would start is unknown.
             Err(fault) => {
-                flow.allowed = None;
+                (flow.allowed, flow.kind) = (None, Kind::Other);
                 self.answer_fault(flow, fault, Link::Close, is_head);
                 self.end_input(flow);
             }
@@ -155,6 +156,7 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
         let link = if self.own.stopping { Link::Close } else { head.link };
         flow.is_fresh = false;
         let call = self.admitted(flow, &head);
+        flow.kind = call.as_ref().map_or(Kind::Other, Kind::of);
         let fault = match call {
             Ok(Call::Append(log)) => match self.declared(&head) {
                 Ok(len) => {

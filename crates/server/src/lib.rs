@@ -23,6 +23,7 @@ pub mod http;
 mod input;
 mod jobs;
 mod landing;
+mod monitor;
 mod output;
 mod placer;
 mod pools;

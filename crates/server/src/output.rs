@@ -60,13 +60,18 @@ impl Output {
 
     /// Returns true if so much waits that the flow is not read on.
     pub(crate) fn is_full(&self) -> bool {
-        self.queued + self.sending.map_or(0, |(bytes, _)| bytes) > OUTPUT_BYTES_MAX
+        self.queued + self.sending_bytes() > OUTPUT_BYTES_MAX
             || self.replies.len() > OUTPUT_REPLIES_MAX
     }
 
     /// Returns the stored values that are to be sent.
     pub(crate) fn stored(&self) -> &[Extent] {
         &self.stored
+    }
+
+    /// Returns the bytes of the transmit that is under way.
+    pub(crate) fn sending_bytes(&self) -> u64 {
+        self.sending.map_or(0, |(bytes, _)| bytes)
     }
 
     /// Returns true if a transmit is under way.

@@ -22,7 +22,7 @@ use impasto_region::{Checksum, Extent, Frames, layout::Geometry};
 use impasto_ring::FlowId;
 use impasto_store::{Lsn, Store};
 
-use crate::{config::Options, jobs::Jobs};
+use crate::{config::Options, jobs::Jobs, monitor::Counts};
 
 /// What a [`Shared`] is made of.
 #[derive(Debug)]
@@ -60,6 +60,7 @@ impl<M, W> Shared<M, W> {
             options,
             jobs,
             commits,
+            counts: Counts::default(),
             peers,
             serving,
         };
@@ -102,6 +103,7 @@ pub(crate) struct Core<M, W> {
     pub(crate) jobs: Jobs,
     /// Commits in flight.
     pub(crate) commits: usize,
+    pub(crate) counts: Counts,
     /// The workers, by number.
     pub(crate) peers: Vec<Peer<W>>,
     /// Workers with connections, or that take some.
@@ -111,8 +113,8 @@ pub(crate) struct Core<M, W> {
 impl<M, W> Core<M, W> {
     /// Adds a worker; returns its number.
     pub(crate) fn join(&mut self, waker: W) -> usize {
-        let (ended, waits) = (Vec::new(), Waits::default());
-        self.peers.push(Peer { waker, ended, waits, stirred: false, woken: false });
+        let (ended, waits, flows) = (Vec::new(), Waits::default(), 0);
+        self.peers.push(Peer { waker, ended, waits, flows, stirred: false, woken: false });
         self.serving += 1;
         self.peers.len() - 1
     }
@@ -145,6 +147,8 @@ pub(crate) struct Peer<W> {
     /// What others have ended for it.
     pub(crate) ended: Vec<Ended>,
     pub(crate) waits: Waits,
+    /// Its open connections.
+    pub(crate) flows: usize,
     /// The medium has done something since its last turn, and it waits for that.
     pub(crate) stirred: bool,
     /// It takes a turn soon, whatever happens.

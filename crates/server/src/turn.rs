@@ -105,6 +105,7 @@ impl<'a, I: Enter, P: Port<I>, M: Medium<I>> Turn<'a, I, P, M> {
                 What::Reset => self.close(slot.flow),
             }
         }
+        self.engine.core.counts.received_bytes += bytes;
         let ring = self.engine.own.port.ring();
         self.engine.own.behind = ring.cur() < ring.tail();
         if self.engine.own.landing.is_tight() {
@@ -310,7 +311,8 @@ impl<'a, I: Enter, P: Port<I>, M: Medium<I>> Turn<'a, I, P, M> {
         let Engine { own, core } = &mut self.engine;
         own.answering = answering;
         let medium = own.held || !own.waiting.is_empty() || own.landing.is_short();
-        core.peers[own.worker].waits = Waits { durable, medium };
+        let peer = &mut core.peers[own.worker];
+        (peer.waits, peer.flows) = (Waits { durable, medium }, self.flows.len());
     }
 
     /// Wakes the workers that can go on after what this turn has brought about: that something was

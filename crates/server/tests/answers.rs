@@ -440,3 +440,42 @@ fn a_record_is_read_on_its_terms_after_a_restart() {
         assert!(reply.status == 206 && reply.body == value[value.len() - 3..]);
     }
 }
+
+/// What an operator is shown has to add up, on every medium and after a failure.
+#[test]
+fn the_region_is_shown_in_numbers() {
+    for kind in MEDIA {
+        let mut rig = Rig::new(kind, 16);
+        rig.append("log", &value(300_000, 1));
+        rig.once(ask("GET", "/v1/logs/log/1"));
+        rig.once(ask("GET", "/v1/logs/log/2"));
+        let text = rig.once(ask("GET", "/v1/region")).text();
+        let number = |name: &str| -> u64 {
+            let rest = text.split(&format!("\"{name}\":")).nth(1).unwrap();
+            rest.split([',', '}']).next().unwrap().parse().unwrap()
+        };
+        assert!(text.contains(&format!("{{\"medium\":\"{}\",", kind.name())), "{text}");
+        let buffers = ["free", "log", "landing", "kept"].map(number);
+        // Two superblocks and the rest of their segments are no buffers.
+        assert_eq!(buffers.iter().sum::<u64>() / 4, 15, "{text}");
+        assert!(buffers[3] >= 2, "{text}");
+        assert_eq!((number("logs"), number("connections")), (1, 1), "{text}");
+        assert_eq!(number("durable_lsn"), number("last_lsn"));
+
+        let metrics = rig.once(ask("GET", "/metrics"));
+        assert_eq!(metrics.field("Content-Type"), "text/plain; version=0.0.4");
+        let text = metrics.text();
+        for line in [
+            "impasto_requests_total{kind=\"append\",class=\"2xx\"} 1",
+            "impasto_requests_total{kind=\"read\",class=\"2xx\"} 1",
+            "impasto_requests_total{kind=\"read\",class=\"4xx\"} 1",
+            "impasto_requests_total{kind=\"other\",class=\"2xx\"} 1",
+            "impasto_logs 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+        let sent = text.lines().find_map(|line| line.strip_prefix("impasto_sent_bytes_total "));
+        let transmitted = rig.tap.transmitted.get() - (metrics.head.len() + 4 + text.len()) as u64;
+        assert_eq!(sent.unwrap().parse(), Ok(transmitted));
+    }
+}

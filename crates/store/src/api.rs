@@ -138,6 +138,19 @@ pub struct LogInfo {
     pub bytes: u64,
 }
 
+/// What the buffers of a region are used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// For nothing.
+    pub free: u32,
+    /// For the log, and the short values in it.
+    pub log: u32,
+    /// A port lands bytes in them.
+    pub landing: u32,
+    /// For values, those that are coming included.
+    pub kept: u32,
+}
+
 /// Why a request was refused. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -26,7 +26,7 @@ mod tail;
 
 pub use api::{
     Answer, Applied, Commit, Effect, LOG_NAME_BYTES_MAX, LOGS_MAX, Load, LogInfo, Lsn, Refusal,
-    Request, Sink, Value,
+    Request, Sink, Usage, Value,
 };
 pub use format::BadRecord;
 pub use logs::INDEX_BYTES_PER_RECORD;

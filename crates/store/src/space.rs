@@ -12,7 +12,7 @@ use impasto_region::{
     layout::{BLOCK_BYTES, BUF_BYTES, BUFS_PER_SEGMENT, Geometry},
 };
 
-use crate::Lsn;
+use crate::{Lsn, Usage};
 
 #[expect(clippy::cast_possible_truncation, reason = "a block is 4 KiB")]
 const BLOCK: u32 = BLOCK_BYTES as u32;
@@ -89,6 +89,9 @@ pub(crate) struct Space {
     dirty_landing: u32,
     /// Number of buffers that are returning.
     returning: u32,
+    /// Number of buffers that are the log's, and a port's.
+    log: u32,
+    landing: u32,
     durable: Lsn,
 }
 
@@ -109,6 +112,8 @@ impl Space {
             open: Vec::with_capacity(OPEN_MAX + 1),
             dirty_landing: 0,
             returning: 0,
+            log: 0,
+            landing: 0,
             durable,
         }
     }
@@ -172,6 +177,7 @@ impl Space {
         if bufs.clone().any(|buf| self.bufs[buf.0 as usize].pins > 0) {
             return false;
         }
+        self.log -= BUFS_PER_SEGMENT;
         for buf in bufs {
             let buf = &mut self.bufs[buf.0 as usize];
             (buf.owner, buf.free) = (Owner::Nobody, true);
@@ -181,6 +187,7 @@ impl Space {
     }
 
     fn own_segment(&mut self, segment: SegmentId) {
+        self.log += BUFS_PER_SEGMENT;
         for buf in Self::bufs_of(segment) {
             let buf = &mut self.bufs[buf.0 as usize];
             (buf.owner, buf.free) = (Owner::Log, false);
@@ -207,6 +214,7 @@ impl Space {
         }
         let buf = &mut self.bufs[taken[0].0 as usize];
         (buf.owner, buf.free) = (Owner::Port, false);
+        self.landing += 1;
         Some(taken[0])
     }
 
@@ -215,6 +223,7 @@ impl Space {
         let buf = &mut self.bufs[id.0 as usize];
         debug_assert_eq!(buf.owner, Owner::Port, "{id:?} is the port's");
         buf.owner = Owner::Nobody;
+        self.landing -= 1;
         if buf.live > 0 {
             self.dirty_landing -= 1;
         } else {
@@ -439,6 +448,13 @@ impl Space {
     /// Returns how many segments are missing if `held` are set aside for the log.
     pub(crate) fn missing(&self, held: u32) -> u32 {
         (held + RESERVED_SEGMENTS).saturating_sub(self.pool.free_segments())
+    }
+
+    /// Returns what the buffers are used for.
+    pub(crate) fn usage(&self) -> Usage {
+        let (free, log, landing) = (self.pool.free_bufs(), self.log, self.landing);
+        let all = u32::try_from(self.bufs.len()).expect("buffers have a u32 for a name");
+        Usage { free, log, landing, kept: all - free - log - landing }
     }
 
     /// Returns how many buffers are free.

@@ -6,7 +6,8 @@ use impasto_region::{
 };
 
 use crate::{
-    Answer, Applied, Commit, Effect, LOGS_MAX, Load, LogInfo, Lsn, Refusal, Request, Sink, Value,
+    Answer, Applied, Commit, Effect, LOGS_MAX, Load, LogInfo, Lsn, Refusal, Request, Sink, Usage,
+    Value,
     flight::Flight,
     format::{
         EXTENT_BYTES, EXTENTS_MAX, HEAD_BYTES, INLINE_BYTES_MAX, append_head, encode_extent,
@@ -297,6 +298,11 @@ impl Store {
     /// The port will not write to `buf` any more: it is free, or kept for what is live in it.
     pub fn return_landing(&mut self, buf: BufId) {
         self.space.return_landing(buf);
+    }
+
+    /// Returns what the buffers are used for.
+    pub fn usage(&self) -> Usage {
+        self.space.usage()
     }
 
     /// Returns the names of all logs.

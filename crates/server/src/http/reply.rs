@@ -77,8 +77,7 @@ pub(crate) fn batch(out: &mut Vec<u8>, form: Form, next: u64, len: u64, link: Li
 
 /// Writes what is running.
 pub(crate) fn version(out: &mut Vec<u8>, link: Link, bodyless: bool) {
-    let head = |out: &mut Vec<u8>, len| json(out, len, link);
-    with_body(out, bodyless, head, |out| {
+    document(out, Status::Ok, JSON, link, bodyless, |out| {
         put(out, "{\"name\":\"impasto\",\"version\":\"");
         put(out, env!("CARGO_PKG_VERSION"));
         put(out, "\",\"format\":");
@@ -121,14 +120,13 @@ const READ_BY_PAGES: &str = "Accept-Ranges, Allow, Content-Digest, Content-Range
 /// Writes the head of a JSON document, whose `len` bytes follow.
 pub(crate) fn json(out: &mut Vec<u8>, len: u64, link: Link) {
     start(out, Status::Ok, link);
-    field(out, "Content-Type", "application/json");
+    field(out, "Content-Type", JSON);
     end(out, len);
 }
 
 /// Writes a JSON document of numbers, with its head; only that if `bodyless`.
 pub(crate) fn numbers(out: &mut Vec<u8>, fields: &[(&str, u64)], link: Link, bodyless: bool) {
-    let head = |out: &mut Vec<u8>, len| json(out, len, link);
-    with_body(out, bodyless, head, |out| {
+    document(out, Status::Ok, JSON, link, bodyless, |out| {
         for (index, (name, value)) in fields.iter().enumerate() {
             put(out, if index == 0 { "{\"" } else { ",\"" });
             put(out, name);
@@ -141,15 +139,27 @@ pub(crate) fn numbers(out: &mut Vec<u8>, fields: &[(&str, u64)], link: Link, bod
 
 /// Writes an answer of one line of text; only its head if `bodyless`.
 pub(crate) fn text(out: &mut Vec<u8>, status: Status, text: &str, link: Link, bodyless: bool) {
-    let head = |out: &mut Vec<u8>, len| {
-        start(out, status, link);
-        field(out, "Content-Type", "text/plain; charset=utf-8");
-        end(out, len);
-    };
-    with_body(out, bodyless, head, |out| {
+    document(out, status, "text/plain; charset=utf-8", link, bodyless, |out| {
         put(out, text);
         put(out, "\n");
     });
+}
+
+/// Writes what `body` writes behind its head; only that if `bodyless`.
+pub(crate) fn document(
+    out: &mut Vec<u8>,
+    status: Status,
+    media_type: &str,
+    link: Link,
+    bodyless: bool,
+    body: impl FnOnce(&mut Vec<u8>),
+) {
+    let head = |out: &mut Vec<u8>, len| {
+        start(out, status, link);
+        field(out, "Content-Type", media_type);
+        end(out, len);
+    };
+    with_body(out, bodyless, head, body);
 }
 
 /// Writes what is wrong (RFC 9457); only the head if `bodyless`.
@@ -174,7 +184,7 @@ pub(crate) fn problem(out: &mut Vec<u8>, fault: &Fault, link: Link, bodyless: bo
 
 /// Writes what `body` writes behind its head, which is told the length; only the head if
 /// `bodyless`.
-pub(crate) fn with_body(
+fn with_body(
     out: &mut Vec<u8>,
     bodyless: bool,
     head: impl FnOnce(&mut Vec<u8>, u64),
@@ -205,7 +215,7 @@ pub(crate) fn decimal(out: &mut Vec<u8>, mut value: u64) {
     out.extend_from_slice(&buffer[at..]);
 }
 
-pub(crate) fn start(out: &mut Vec<u8>, status: Status, link: Link) {
+fn start(out: &mut Vec<u8>, status: Status, link: Link) {
     put(out, "HTTP/1.1 ");
     put(out, status.line());
     put(out, "\r\n");
@@ -229,7 +239,7 @@ fn etag(out: &mut Vec<u8>, Record { seq, checksum, .. }: Record) {
     put(out, "\"\r\n");
 }
 
-pub(crate) fn field(out: &mut Vec<u8>, name: &str, value: &str) {
+fn field(out: &mut Vec<u8>, name: &str, value: &str) {
     put(out, name);
     put(out, ": ");
     put(out, value);
@@ -248,4 +258,5 @@ pub(crate) fn put(out: &mut Vec<u8>, text: &str) {
 
 /// The version of docs/format.md.
 const FORMAT: u64 = 1;
+const JSON: &str = "application/json";
 const DIGITS: &[u8; 16] = b"0123456789abcdef";

@@ -23,15 +23,21 @@ pub enum Call {
     Ready,
     /// Say what is running.
     Version,
+    /// Say how the region is.
+    Region,
+    /// Likewise, with what was done, for Prometheus.
+    Metrics,
     /// Say which methods the target has.
     Options(&'static str),
 }
 
 /// Every target with its methods.
-pub const ROUTES: [(&str, &str); 6] = [
+pub const ROUTES: [(&str, &str); 8] = [
     ("/v1/logs/{log}", LOG),
     ("/v1/logs/{log}/{seq}", READABLE),
     ("/v1/logs", READABLE),
+    ("/v1/region", READABLE),
+    ("/metrics", READABLE),
     ("/version", READABLE),
     ("/livez", READABLE),
     ("/readyz", READABLE),
@@ -42,8 +48,8 @@ const LOG: &str = "GET, HEAD, POST, DELETE, OPTIONS";
 
 const NOT_FOUND: Fault = Fault::new(
     Status::NotFound,
-    "no such target: there are /v1/logs, /v1/logs/{log}, /v1/logs/{log}/{seq}, /version, /livez, \
-     /readyz",
+    "no such target: there are /v1/logs, /v1/logs/{log}, /v1/logs/{log}/{seq}, /v1/region, \
+     /metrics, /version, /livez, /readyz",
 );
 const NAME: Fault =
     Fault::new(Status::BadRequest, "the name of a log is 1 to 128 bytes of [A-Za-z0-9._-]");
@@ -72,6 +78,8 @@ pub(super) fn route(method: &str, target: &str) -> Result<Call, Fault> {
     let call = match path {
         "/livez" => Call::Live,
         "/readyz" => Call::Ready,
+        "/v1/region" => Call::Region,
+        "/metrics" => Call::Metrics,
         "/version" => Call::Version,
         "/v1/logs" => Call::List,
         "*" if method == "OPTIONS" => return Ok(Call::Options(LOG)),
