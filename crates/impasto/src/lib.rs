@@ -61,8 +61,9 @@
 //! let mut worker = Worker::new(Parts { io: Now, port, shared, clock, busy_poll: false })?;
 //!
 //! let flow = peer.open().expect("the port accepts");
-//! peer.push(flow, b"POST /v1/logs/greetings HTTP/1.1\r\nHost: h\r\ncontent-length: 5\r\n\r\nhello");
-//! peer.push(flow, b"GET /v1/logs/greetings/1 HTTP/1.1\r\nHost: h\r\n\r\n");
+//! peer.push(flow, b"POST /v1/logs/greetings HTTP/1.1\r\nhost: h\r\ncontent-length: 5\r\n\r\n");
+//! peer.push(flow, b"hello");
+//! peer.push(flow, b"GET /v1/logs/greetings/1 HTTP/1.1\r\nhost: h\r\n\r\n");
 //! worker.turn(None)?; // receives, parses, applies, commits; replies to what is durable
 //! let replies = String::from_utf8(peer.take_sent(flow))?;
 //! assert!(replies.starts_with("HTTP/1.1 201 Created"), "{replies}");

@@ -6,8 +6,8 @@
 //! hardware.
 //!
 //! To follow a packet, read `turn` first, then in this order: `input` (bytes to requests), `bodies`
-//! (of appends), `calls`, `reads` and `rows` (requests to replies), `output` (replies to transmits); `engine` is what
-//! they share, `flow` what is theirs, `shared` what all workers share.
+//! (of appends), `calls`, `reads`, `rows` (requests to replies), `output` (replies to transmits);
+//! `engine` is what they share, `flow` what is theirs, `shared` what all workers share.
 
 #![forbid(unsafe_code)]
 

@@ -242,7 +242,8 @@ fn requests_that_cannot_be_understood_are_answered_and_closed() {
             400,
         ),
         (
-            "POST /v1/logs/a HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: x\r\n\r\n",
+            "POST /v1/logs/a HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\
+             Transfer-Encoding: x\r\n\r\n",
             400,
         ),
         ("POST /v1/logs/a HTTP/1.1\r\nHost: h\r\nContent-Length: +1\r\n\r\n", 400),

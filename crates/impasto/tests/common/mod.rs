@@ -143,7 +143,8 @@ impl Server {
     pub(crate) fn append(&self, value: &str) {
         let len = value.len();
         let reply = self.ask(&format!(
-            "POST /v1/logs/a HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: {len}\r\n\r\n{value}"
+            "POST /v1/logs/a HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\
+             Content-Length: {len}\r\n\r\n{value}"
         ));
         assert!(reply.starts_with("HTTP/1.1 201"), "{reply}");
     }

@@ -318,7 +318,8 @@ mod tests {
             ("\"7-00000000000000ab\"", Verdict::Failed, Verdict::NotModified);
         let weak = format!("W/{ours}");
         let list = format!("\"a,b\", W/\"x\" ,,{ours}");
-        let other = "\"7-00000000000000ac\", \"8-00000000000000ab\", \"7-AB\", \"7\", \"07-00000000000000ab\"";
+        let other = "\"7-00000000000000ac\", \"8-00000000000000ab\", \"7-AB\", \"7\", \
+                     \"07-00000000000000ab\"";
         for (name, value, expected) in [
             ("If-None-Match", ours, have),
             ("If-None-Match", &weak, have),
