@@ -9,20 +9,13 @@ use std::{
 
 use crate::{
     Failure,
-    run::{Step, target_dir, tests_that_read},
+    run::{Skips, Step, skipped, target_dir, tests_that_read},
 };
 
 /// Tells a test where the small file system is.
 const KEY: &str = "IMPASTO_SMALL_FS";
 /// Room for a few regions of the smallest size and not for many.
 const IMAGE_BYTES: u64 = 96 << 20;
-
-/// Whether a machine that cannot run these tests is a failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Skips {
-    Allow,
-    Deny,
-}
 
 /// Tells a test how many uploads of 64 MiB there are to be at once.
 const UPLOADS_KEY: &str = "IMPASTO_UPLOADS";
@@ -32,7 +25,7 @@ const UPLOADS: &str = "100";
 pub(crate) fn run(skips: Skips) -> Result<(), Failure> {
     let tests = tests_that_read(UPLOADS_KEY)?;
     if tests.is_empty() {
-        return skipped(skips, &format!("no test reads {UPLOADS_KEY}"));
+        return skipped("disk", skips, &format!("no test reads {UPLOADS_KEY}"));
     }
     for (package, test) in tests {
         let args = format!("test --release -p {package} --test {test} -- --nocapture");
@@ -44,29 +37,17 @@ pub(crate) fn run(skips: Skips) -> Result<(), Failure> {
 fn small_fs(skips: Skips) -> Result<(), Failure> {
     let tests = tests_that_read(KEY)?;
     if tests.is_empty() {
-        return skipped(skips, &format!("no test reads {KEY}"));
+        return skipped("disk", skips, &format!("no test reads {KEY}"));
     }
     let mounted = match Mounted::new(&target_dir().join("small-fs")) {
         Ok(mounted) => mounted,
-        Err(why) => return skipped(skips, &format!("{} tests: {why}", tests.len())),
+        Err(why) => return skipped("disk", skips, &format!("{} tests: {why}", tests.len())),
     };
     for (package, test) in tests {
         let args = format!("test -p {package} --test {test} -- --nocapture");
         Step::cargo("disk: small file system", &args).env(KEY, mounted.path()).run()?;
     }
     mounted.end()
-}
-
-fn skipped(skips: Skips, why: &str) -> Result<(), Failure> {
-    println!("{}", skip_line(skips, why)?);
-    Ok(())
-}
-
-fn skip_line(skips: Skips, why: &str) -> Result<String, Failure> {
-    match skips {
-        Skips::Allow => Ok(format!("skipped: {why}")),
-        Skips::Deny => Err(format!("disk: {why}, and --deny-skips was given").into()),
-    }
 }
 
 /// A mounted file system; unmounted when dropped, also when a test or this program fails.
@@ -126,16 +107,4 @@ fn tool(program: &str, args: &[&str]) -> Result<String, Failure> {
         return Err(format!("{program}: {}", said.trim()).into());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A machine that checks nothing must not look like one that has checked.
-    #[test]
-    fn a_skip_fails_where_skips_are_denied() {
-        assert!(skip_line(Skips::Allow, "no loop device").is_ok());
-        assert!(skip_line(Skips::Deny, "no loop device").is_err());
-    }
 }

@@ -7,6 +7,7 @@
 //! | `crash` | many crashes, of real processes and simulated; [`crash`] |
 //! | `loom` | every order of what threads do; [`loom`] |
 //! | `disk` | tests on a small file system that fills up; [`disk`] |
+//! | `vm` | guests that are killed while they serve; [`vm`] |
 
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is its job")]
@@ -17,6 +18,7 @@ mod disk;
 mod loom;
 mod run;
 mod tidy;
+mod vm;
 
 use std::{env, process::ExitCode};
 
@@ -27,7 +29,10 @@ usage: cargo xtask <command>
                                  hashes in docs/format.md
   crash [--rounds N] [--seed N]  N kills (100) of a real process, 10 N simulated histories; release
   loom                           every order of what threads do, in the shared pool; release
-  disk [--deny-skips]            tests on a small ext4 in a loop device; needs root";
+  disk [--deny-skips]            tests on a small ext4 in a loop device; needs root
+  vm [--rounds N] [--deny-skips] [--keep]
+                                 guests of QEMU: served from emulated persistent memory and
+                                 killed N times (5), and on an old kernel; --keep keeps media";
 
 /// What went wrong, said to a person.
 type Failure = Box<dyn std::error::Error>;
@@ -42,8 +47,9 @@ fn main() -> ExitCode {
         ["tidy", "--bless"] => tidy::run(tidy::Hashes::Renew),
         ["crash", options @ ..] => crash::Options::parse(options).and_then(|o| crash::run(&o)),
         ["loom"] => loom::run(),
-        ["disk"] => disk::run(disk::Skips::Allow),
-        ["disk", "--deny-skips"] => disk::run(disk::Skips::Deny),
+        ["disk"] => disk::run(run::Skips::Allow),
+        ["disk", "--deny-skips"] => disk::run(run::Skips::Deny),
+        ["vm", options @ ..] => vm::Options::parse(options).and_then(|o| vm::run(&o)),
         _ => Err(USAGE.into()),
     };
     match done {

@@ -96,6 +96,26 @@ pub(crate) fn timed(name: &str, body: impl FnOnce() -> Result<(), Failure>) -> R
     }
 }
 
+/// Whether a machine that cannot run something is a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Skips {
+    Allow,
+    Deny,
+}
+
+/// Says that `name` cannot run here, or fails.
+pub(crate) fn skipped(name: &str, skips: Skips, why: &str) -> Result<(), Failure> {
+    println!("{}", skip_line(name, skips, why)?);
+    Ok(())
+}
+
+fn skip_line(name: &str, skips: Skips, why: &str) -> Result<String, Failure> {
+    match skips {
+        Skips::Allow => Ok(format!("skipped: {name}: {why}")),
+        Skips::Deny => Err(format!("{name}: {why}, and --deny-skips was given").into()),
+    }
+}
+
 /// Returns (package, test) of each integration test that reads the environment variable `key`.
 pub(crate) fn tests_that_read(key: &str) -> Result<Vec<(String, String)>, Failure> {
     let mut found = Vec::new();
@@ -148,5 +168,12 @@ mod tests {
             .env("IMPASTO_SEED", "7");
         let line = "RUSTDOCFLAGS='-D warnings' IMPASTO_SEED=7 cargo doc --no-deps";
         assert_eq!(step.line(), line);
+    }
+
+    /// A machine that checks nothing must not look like one that has checked.
+    #[test]
+    fn a_skip_fails_where_skips_are_denied() {
+        assert!(skip_line("disk", Skips::Allow, "no loop device").is_ok());
+        assert!(skip_line("disk", Skips::Deny, "no loop device").is_err());
     }
 }
