@@ -59,13 +59,11 @@ pub(super) fn until_killed(
     let (say, hear) = mpsc::channel();
     thread::scope(|scope| {
         let mut writers = Vec::new();
-        for site in sites {
-            let port = ports[site.port];
-            for log in &mut site.logs {
-                let (random, said, bytes) = (Random(random.next()), say.clone(), &bytes);
-                let writer = Writer { port, random, said, bytes };
-                writers.push(scope.spawn(|| writer.run(log, &is_killed)));
-            }
+        // All are connected before one has enough: none gets the server after the kill.
+        for (log, client) in connect(sites, ports)? {
+            let (random, said, bytes) = (Random(random.next()), say.clone(), &bytes);
+            let writer = Writer { client, random, said, bytes };
+            writers.push(scope.spawn(|| writer.run(log, &is_killed)));
         }
         drop(say);
         let end = Instant::now() + GOAL_PATIENCE;
@@ -87,9 +85,23 @@ pub(super) fn until_killed(
     })
 }
 
+/// Returns each log with a connection to its server. They are made one after the other: QEMU has a
+/// queue of one for them.
+fn connect(sites: &mut [Site], ports: [u16; 2]) -> Result<Vec<(&mut Known, Client)>, String> {
+    let mut connected = Vec::new();
+    for site in sites {
+        for log in &mut site.logs {
+            let client = Client::connect(ports[site.port]);
+            let client = client.map_err(|_| format!("{} takes no connections", site.name))?;
+            connected.push((log, client));
+        }
+    }
+    Ok(connected)
+}
+
 /// The one who appends to a log.
 struct Writer<'a> {
-    port: u16,
+    client: Client,
     random: Random,
     said: Sender<()>,
     /// Bytes that were acknowledged.
@@ -99,43 +111,45 @@ struct Writer<'a> {
 impl Writer<'_> {
     /// Appends, reads and trims until the connection breaks, as it may once the server is killed.
     fn run(mut self, log: &mut Known, is_killed: &AtomicBool) -> Result<(), String> {
-        let done = Client::connect(self.port).and_then(|mut client| {
-            loop {
-                self.step(&mut client, log)?;
+        let done = loop {
+            if let Err(trouble) = self.step(log) {
+                break trouble;
             }
-        });
+        };
         match done {
-            Err(Trouble::Broken) if is_killed.load(Ordering::SeqCst) => Ok(()),
-            Err(Trouble::Broken) => Err(format!("{}: the connection broke", log.name)),
-            Err(Trouble::Wrong(what)) => Err(what),
-            Ok(()) => Ok(()),
+            Trouble::Broken if is_killed.load(Ordering::SeqCst) => Ok(()),
+            Trouble::Broken => Err(format!("{}: the connection broke", log.name)),
+            Trouble::Wrong(what) => Err(what),
         }
     }
 
-    fn step(&mut self, client: &mut Client, log: &mut Known) -> Result<(), Trouble> {
+    fn step(&mut self, log: &mut Known) -> Result<(), Trouble> {
         let live = log.live();
         let records = live.end.saturating_sub(live.start);
         match self.random.below(100) {
             0..25 if records > 0 => {
                 let count = records.min(BURST);
                 let start = live.start + self.random.below(records - count + 1);
-                read(client, log, start..start + count).map(drop)
+                read(&mut self.client, log, start..start + count).map(drop)
             }
-            25..35 => self.append(client, log, 1 + self.random.clone().below(BURST)),
+            25..35 => {
+                let count = 1 + self.random.below(BURST);
+                self.append(log, count)
+            }
             35.. if records > LIVE_MAX => {
                 let before = live.start + self.random.below(records);
                 log.send_trim(before);
                 let line = format!("DELETE /v1/logs/{}?before={before}", log.name);
-                expect(&client.ask(&line, &[])?, 200, "a trim")?;
+                expect(&self.client.ask(&line, &[])?, 200, "a trim")?;
                 log.acknowledge_trim();
                 Ok(())
             }
-            _ => self.append(client, log, 1),
+            _ => self.append(log, 1),
         }
     }
 
     /// Appends `count` records with one write; each is acknowledged on its own.
-    fn append(&self, client: &mut Client, log: &mut Known, count: u64) -> Result<(), Trouble> {
+    fn append(&mut self, log: &mut Known, count: u64) -> Result<(), Trouble> {
         let (mut requests, mut lens) = (Vec::new(), Vec::new());
         for _ in 0..count {
             let seq = log.send();
@@ -143,9 +157,9 @@ impl Writer<'_> {
             requests.extend(request(&format!("POST /v1/logs/{}", log.name), &body));
             lens.push(body.len() as u64);
         }
-        client.send(&requests)?;
+        self.client.send(&requests)?;
         for len in lens {
-            log.acknowledge(client.reply()?.seq()?).map_err(Trouble::Wrong)?;
+            log.acknowledge(self.client.reply()?.seq()?).map_err(Trouble::Wrong)?;
             // Relaxed: it is read when this thread has ended.
             self.bytes.fetch_add(len, Ordering::Relaxed);
             // Whoever counts has enough when it does not listen any more.
@@ -160,10 +174,8 @@ impl Writer<'_> {
 pub(super) fn check(sites: &mut [Site], ports: [u16; 2]) -> Result<Count, Failure> {
     thread::scope(|scope| {
         let mut readers = Vec::new();
-        for site in sites {
-            let port = ports[site.port];
-            let logs = site.logs.iter_mut();
-            readers.extend(logs.map(|log| scope.spawn(move || check_log(log, port))));
+        for (log, client) in connect(sites, ports)? {
+            readers.push(scope.spawn(move || check_log(log, client)));
         }
         let mut all = Count::default();
         for reader in readers {
@@ -179,8 +191,7 @@ pub(super) fn check(sites: &mut [Site], ports: [u16; 2]) -> Result<Count, Failur
     })
 }
 
-fn check_log(log: &mut Known, port: u16) -> Result<Count, Trouble> {
-    let mut client = Client::connect(port)?;
+fn check_log(log: &mut Known, mut client: Client) -> Result<Count, Trouble> {
     let reply = client.ask(&format!("GET /v1/logs/{}", log.name), &[])?;
     // A log is there from its first record on.
     let (first, next) = match reply.status {
