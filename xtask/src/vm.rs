@@ -11,6 +11,7 @@ mod load;
 mod model;
 mod packages;
 mod random;
+mod refused;
 mod served;
 
 use std::{env, fs, path::PathBuf, time::SystemTime};
@@ -88,6 +89,10 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         let machine = lab.machine(&old, "kernel", &drives)?;
         let sites = vec![Site::new("disk", 0, seed), Site::new("shm", 1, seed)];
         Served::new(&machine, sites).crashes(CRASHES, &mut random)
+    })?;
+    timed("vm: what is no persistent memory is refused", || {
+        let drives = [Drive::RawNvdimm(lab.drive("raw")?), Drive::VirtioPmem(lab.drive("virtio")?)];
+        refused::all(&lab.machine(&new, "refuse", &drives)?)
     })?;
     if !options.keep {
         lab.discard()?;

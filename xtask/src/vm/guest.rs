@@ -29,8 +29,12 @@ pub(super) struct Machine<'a> {
 /// A medium, kept in a file of the host.
 #[derive(Debug)]
 pub(super) enum Drive {
-    /// Persistent memory that namespaces are made in.
+    /// Persistent memory with labels, so that several namespaces can be made in it.
     Nvdimm(PathBuf),
+    /// Persistent memory as one namespace, raw until it is made anew.
+    RawNvdimm(PathBuf),
+    /// Memory of the host, which has to be asked to make it durable.
+    VirtioPmem(PathBuf),
     /// A disk.
     Disk(PathBuf),
 }
@@ -190,12 +194,22 @@ fn arguments(machine: &Machine<'_>, ports: [u16; PORTS.len()]) -> Vec<String> {
     add("-machine", "q35,nvdimm=on,nvdimm-persistence=mem-ctrl");
     add("-m", "1G,slots=2,maxmem=4G");
     for (number, drive) in machine.drives.iter().enumerate() {
+        let file = |path: &Path| {
+            let memory = format!("memory-backend-file,id=m{number},share=on");
+            format!("{memory},mem-path={},size={DRIVE_BYTES}", path.display())
+        };
         match drive {
             Drive::Nvdimm(path) => {
-                let path = path.display();
-                let memory = format!("memory-backend-file,id=m{number},share=on,mem-path={path}");
-                add("-object", &format!("{memory},size={DRIVE_BYTES}"));
+                add("-object", &file(path));
                 add("-device", &format!("nvdimm,memdev=m{number},label-size=128K"));
+            }
+            Drive::RawNvdimm(path) => {
+                add("-object", &file(path));
+                add("-device", &format!("nvdimm,memdev=m{number}"));
+            }
+            Drive::VirtioPmem(path) => {
+                add("-object", &file(path));
+                add("-device", &format!("virtio-pmem-pci,memdev=m{number},id=v{number}"));
             }
             Drive::Disk(path) => {
                 let path = path.display();
