@@ -59,10 +59,12 @@ impl Options {
     }
 }
 
-/// The newest kernel that Debian 12 has: receives share landing buffers.
-const NEW_KERNEL: &str = "linux-image-6.12-cloud-amd64";
+/// A kernel's line, and Debian 12's package of it.
+type Wanted = (&'static str, &'static str);
+/// Receives share landing buffers.
+const NEW_KERNEL: Wanted = ("6.12", "linux-image-6.12-cloud-amd64");
 /// The oldest kernel that the server runs on: each receive takes a piece of a landing buffer.
-const OLD_KERNEL: &str = "linux-image-cloud-amd64";
+const OLD_KERNEL: Wanted = ("6.1", "linux-image-cloud-amd64");
 
 /// Runs all guests, one after the other.
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
@@ -72,11 +74,16 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     if let Some(why) = packages::missing()? {
         return skipped("vm", options.skips, &why);
     }
+    let dir = target_dir().join("vm");
+    let kernels = [NEW_KERNEL, OLD_KERNEL]
+        .map(|(line, meta)| packages::kernel(line, meta, &dir.join("kernels")));
+    let [new, old] = match kernels {
+        [Ok(new), Ok(old)] => [new, old],
+        [Err(why), _] | [_, Err(why)] => return skipped("vm", options.skips, &why.to_string()),
+    };
     let seed = seed()?;
     println!("vm: IMPASTO_SEED={seed}");
-    let lab = Lab::prepare()?;
-    let new = packages::kernel(NEW_KERNEL, &lab.dir.join("kernels"))?;
-    let old = packages::kernel(OLD_KERNEL, &lab.dir.join("kernels"))?;
+    let lab = Lab::prepare(dir)?;
     let mut random = Random(seed);
     timed("vm: persistent memory, power fails", || {
         let drives = [Drive::Nvdimm(lab.drive("nvdimm")?)];
@@ -120,8 +127,7 @@ struct Lab {
 
 impl Lab {
     /// Builds the server.
-    fn prepare() -> Result<Self, Failure> {
-        let dir = target_dir().join("vm");
+    fn prepare(dir: PathBuf) -> Result<Self, Failure> {
         let target = dir.join("server");
         let args = format!("build --release --locked --target {TARGET} -p impasto");
         Step::cargo("vm: server", &args)

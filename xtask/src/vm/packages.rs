@@ -61,13 +61,16 @@ pub(super) fn find(program: &str) -> Option<PathBuf> {
 }
 
 /// Returns the kernel that the package `meta` stands for at present, downloaded to `cache` if it is
-/// not there yet.
-pub(super) fn kernel(meta: &str, cache: &Path) -> Result<Kernel, Failure> {
+/// not there yet. It has to be one of `line`: "6.1" is not "6.12".
+pub(super) fn kernel(line: &str, meta: &str, cache: &Path) -> Result<Kernel, Failure> {
     let depends = tool("apt-cache", &["depends", meta], None)
         .map_err(|error| format!("{error}: say apt-get update, if that is the reason"))?;
     let package = image_package(&depends).ok_or_else(|| format!("{meta} names no kernel"))?;
     let policy = tool("apt-cache", &["policy", package], None)?;
     let version = candidate(&policy).ok_or_else(|| format!("apt cannot get {package}"))?;
+    if !version.starts_with(&format!("{line}.")) {
+        return Err(format!("{meta} is {version} here, and Linux {line} is needed").into());
+    }
     let tree = cache.join(format!("{package}_{version}"));
     if !tree.is_dir() {
         unpack(package, version, &tree)?;
