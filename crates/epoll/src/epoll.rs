@@ -356,7 +356,13 @@ impl Epoll {
             let source = self.sources.of(fd);
             source.receive.take_if(|receive| *receive == op);
             source.send.take_if(|send| *send == op);
+            let others = source.others.len();
             source.others.retain(|other| *other != op);
+            if source.others.is_empty() && others > 0 {
+                // At once: a listener may be open elsewhere, too. Closed here and watched still, it
+                // would end every wait, and nobody could change that any more.
+                let _gone = self.sources.narrow(fd);
+            }
         }
         self.timers.retain(|(_, timer)| *timer != op);
     }

@@ -277,6 +277,34 @@ fn what_nobody_waits_for_does_not_end_waits() {
     }
 }
 
+/// A listener of a service manager stays open when its server has closed it. Still watched, each
+/// connection that comes then would end every wait.
+#[test]
+fn a_listener_that_others_have_too_ends_no_waits_when_it_is_closed() {
+    for accepts in [1, 2] {
+        let mut io = Epoll::new().unwrap();
+        let kept = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        kept.set_nonblocking(true).unwrap();
+        let address = kept.local_addr().unwrap();
+        let listener = Fd::from(kept.try_clone().unwrap());
+        let ops: Vec<_> = (0..accepts).map(|at| io.accept(token(at), &listener)).collect();
+        let _first = TcpStream::connect(address).unwrap();
+        assert!(matches!(next(&mut io).handed, Handed::Accepted(_)));
+        ops.into_iter().for_each(|op| io.cancel(op));
+        io.close(listener);
+        while io.in_flight() > 0 {
+            io.enter(Some(LONG)).unwrap();
+        }
+        while io.completion(Owner::Port).is_some() {}
+        let _waits = TcpStream::connect(address).unwrap();
+        let (start, before) = (Instant::now(), io.calls());
+        while start.elapsed() < Duration::from_millis(100) {
+            io.enter(Some(Duration::from_millis(50))).unwrap();
+        }
+        assert!(io.calls() - before < 10, "{} waits", io.calls() - before);
+    }
+}
+
 /// A number that is used again is another descriptor: taken for the one before, nobody would watch
 /// it.
 #[test]
