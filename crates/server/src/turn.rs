@@ -302,6 +302,8 @@ impl<'a, I: Enter, P: Port<I>, M: Medium<I>> Turn<'a, I, P, M> {
                 return false;
             };
             self.engine.release(flow);
+            // Whoever takes nothing of it may say nothing more, either.
+            self.deadlines.list(flow, &self.engine.core.options);
             // One that is held back by a read waits for the medium.
             let awaits = flow.output.awaits().filter(|lsn| *lsn > self.engine.core.store.durable());
             durable = durable.into_iter().chain(awaits).min();

@@ -176,3 +176,24 @@ fn a_request_behind_replies_that_are_read_slowly_is_not_late() {
     let statuses: Vec<_> = replies(&answer).iter().map(|reply| reply.status).collect();
     assert_eq!(statuses, [200, 200, 200, 201]);
 }
+
+/// D4: what a reply pins is kept from others. A client that asks and then takes nothing says
+/// nothing more either, so that nobody would look at it again.
+#[test]
+fn a_client_that_takes_nothing_of_a_reply_is_cut_off() {
+    for kind in MEDIA {
+        let options = Options { idle: None, ..Options::default() };
+        let mut rig = Rig::with_options(kind, 16, options);
+        rig.append("log", &value(10 << 10, 1));
+        let flow = rig.open();
+        let get = ask("GET", "/v1/logs/log/1");
+        assert_eq!(replies(&rig.talk(flow, &get)).len(), 1);
+        rig.pass(options.head);
+        rig.tap.stalls.set(true);
+        rig.talk(flow, &get);
+        rig.pass(options.body + 9 * SECOND);
+        assert!(!rig.peer.is_closed(flow), "10 KiB may take 10 s longer, on {kind:?}");
+        rig.pass(2 * SECOND);
+        assert!(rig.peer.is_closed(flow), "on {kind:?}");
+    }
+}
