@@ -361,7 +361,7 @@ impl Epoll {
             if source.others.is_empty() && others > 0 {
                 // At once: a listener may be open elsewhere, too. Closed here and watched still, it
                 // would end every wait, and nobody could change that any more.
-                let _gone = self.sources.narrow(fd);
+                self.sources.narrow(fd);
             }
         }
         self.timers.retain(|(_, timer)| *timer != op);

@@ -117,16 +117,18 @@ impl Sources {
 
     /// Has the kernel watch no more than what is wanted of what an event is of.
     pub(crate) fn narrow_at(&mut self, event: Event) {
-        let Some((source, fd)) = self.at(event).and_then(|source| {
-            let fd = source.fd.upgrade()?;
-            Some((source, fd))
-        }) else {
-            return;
-        };
+        if let Some(fd) = self.at(event).and_then(|source| source.fd.upgrade()) {
+            self.narrow(&fd);
+        }
+    }
+
+    /// Has the kernel watch no more than what is wanted of `fd`.
+    pub(crate) fn narrow(&mut self, fd: &Fd) {
+        let source = &self.by_number[number(fd)];
         let wanted = Some(source.wanted()).filter(|wanted| !wanted.is_empty());
         if wanted != source.watched {
             // If the kernel refuses to watch less, it has nothing to watch any more.
-            let _gone = self.watch(&fd, wanted);
+            let _gone = self.watch(fd, wanted);
         }
     }
 

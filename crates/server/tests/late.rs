@@ -183,7 +183,7 @@ fn a_request_behind_replies_that_are_read_slowly_is_not_late() {
 fn a_client_that_takes_nothing_of_a_reply_is_cut_off() {
     for kind in MEDIA {
         let options = Options { idle: None, ..Options::default() };
-        let mut rig = Rig::with_options(kind, 16, options);
+        let mut rig = Rig::with_options(kind, 16, options.clone());
         rig.append("log", &value(10 << 10, 1));
         let flow = rig.open();
         let get = ask("GET", "/v1/logs/log/1");
