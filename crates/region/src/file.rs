@@ -85,14 +85,16 @@ impl Region {
     /// As [`create`](Self::create) on `pmem`, over whatever stands on the `/dev/dax` at `device`.
     ///
     /// # Errors
-    /// As `create`; [`Error::Exists`] in a directory, where a region can be removed by its name.
+    /// As `create`; [`Error::Device`] for a directory, where a region can be removed by its name.
     pub fn overwrite(
         device: &Path,
         geometry: Geometry,
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), Error> {
         if !device::is_device(device)? {
-            return Err(Error::Exists { path: device.into() });
+            let what = "no device, and only there is anything written over; remove the region's \
+                        file, or choose another --data";
+            return Err(Error::Device { path: device.into(), what: what.into() });
         }
         let superblock = Superblock::fresh(geometry, MediumKind::Pmem);
         device::create(device, Creation { superblock, fill: None, progress }, true)
