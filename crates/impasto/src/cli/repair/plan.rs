@@ -56,7 +56,8 @@ pub(super) struct LostValue {
 /// Numbers of a log that are given out again.
 #[derive(Clone, Debug, Serialize)]
 struct Again {
-    log: String,
+    /// `None` for logs whose names are lost: under its name, one starts anew.
+    log: Option<String>,
     from: u64,
     /// False if nobody knows whether a record had one of them: some cannot be read.
     certain: bool,
@@ -212,6 +213,9 @@ impl Plan {
             }
         }
         self.again = again_of(recovered, &again, !self.unreadable.is_empty());
+        if self.lost.iter().any(|lost| lost.log.is_none()) {
+            self.again.push(Again { log: None, from: 1, certain: true });
+        }
         let back = back.into_iter().map(|(log, (first, last))| Back { log, first, last });
         self.back = back.collect();
     }
@@ -221,7 +225,7 @@ impl Plan {
 fn again_of(recovered: &Recovered, known: &BTreeMap<String, u64>, doubt: bool) -> Vec<Again> {
     let logs = recovered.logs().filter_map(|(log, found)| {
         let certain = known.contains_key(log);
-        (certain || doubt).then(|| Again { log: log.to_owned(), from: found.next, certain })
+        (certain || doubt).then(|| Again { log: Some(log.to_owned()), from: found.next, certain })
     });
     logs.collect()
 }
@@ -289,7 +293,11 @@ impl fmt::Display for Report {
             f,
             "numbers that are given out again, to other records",
             &self.given_out_again,
-            |a| format!("log {}: from {} on", a.log, a.from),
+            |Again { log, from, certain }| {
+                let log = log.as_deref().unwrap_or("whose name is lost");
+                let doubt = if *certain { "" } else { ", if it had one of those not readable" };
+                format!("log {log}: from {from} on{doubt}")
+            },
         )?;
         list(f, "trimmed, and there again", &self.trimmed_and_back, |back| {
             let Back { log, first, last } = back;
