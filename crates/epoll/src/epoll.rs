@@ -217,7 +217,7 @@ impl Epoll {
     /// Closes `fd`: now, if nobody else holds it, else when its last holder drops it. Nothing is
     /// reported.
     pub fn close(&mut self, fd: Fd) {
-        self.pending.extend(fd.into_sole().map(Pending::Close));
+        self.outbox.closing.extend(fd.into_sole());
     }
 
     /// Cancels an operation. It completes all the same: cancelled, or as if nothing had been, or
@@ -294,6 +294,7 @@ impl Epoll {
 
     /// Gives others what they are to do: they may do it meanwhile.
     fn hand_out(&mut self) {
+        self.outbox.closing.clear();
         if !self.outbox.jobs.is_empty() {
             for ended in self.pool.start(&mut self.outbox.jobs) {
                 self.end_job(ended);
@@ -309,7 +310,6 @@ impl Epoll {
             match next {
                 Pending::Begin(op) => self.set_out(op),
                 Pending::Cancel(op) => self.call_off(op),
-                Pending::Close(fd) => drop(fd),
             }
         }
         self.pending = pending;

@@ -37,12 +37,13 @@ pub(crate) enum Kind {
 pub(crate) enum Pending {
     Begin(Op),
     Cancel(Op),
-    Close(OwnedFd),
 }
 
-/// What the next enter hands to others, before it does anything else.
+/// What the next enter gives away, before it does anything else, in this order.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
+    /// Nobody uses them. Whoever is woken for want of a descriptor finds them free.
+    pub(crate) closing: Vec<OwnedFd>,
     pub(crate) jobs: Vec<Job>,
     /// Who is to be woken.
     pub(crate) rung: Vec<Waker>,
