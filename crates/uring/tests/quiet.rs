@@ -69,6 +69,8 @@ fn fill(io: &mut Uring, frames: &Frames, socket: &Fd) {
 /// that waits for the next request.
 #[test]
 fn one_enter_sends_a_reply_and_waits_for_the_next_request() {
+    // No more than a buffer has pieces, for kernels where each receive takes one.
+    const ROUNDS: u32 = 60;
     let (mut frames, mut io) = (frames(), Uring::new(8).unwrap());
     let mut group = BufGroup::new(&mut io, &frames, 1).unwrap();
     group.provide(&mut frames, Geometry::new(16 << 20).unwrap().bufs_end());
@@ -76,7 +78,7 @@ fn one_enter_sends_a_reply_and_waits_for_the_next_request() {
     io.receive(token(1), &server, &group);
     io.enter(Some(Duration::ZERO)).unwrap();
     let client = thread::spawn(move || {
-        for _ in 0..100 {
+        for _ in 0..ROUNDS {
             let mut reply = [0; 11];
             client.read_exact(&mut reply).unwrap();
             assert_eq!(&reply, b"reply in 2 ");
@@ -85,7 +87,7 @@ fn one_enter_sends_a_reply_and_waits_for_the_next_request() {
         client
     });
     frames.store(4096, b"in 2 ");
-    for _ in 0..100 {
+    for _ in 0..ROUNDS {
         let pieces = [Piece::Bytes { at: 0, len: 6 }, Piece::Stored(Span::new(4096, 5))];
         io.send_quiet(token(2), &server, &frames, b"reply ".to_vec(), pieces);
         io.enter(None).unwrap();
@@ -192,7 +194,8 @@ fn a_refusal_behind_an_overflow_of_completions_is_not_taken_for_silence() {
     let op = io.send_quiet(token(1), &full, &frames, b"reply".to_vec(), whole(b"reply"));
     while io.in_flight() > 1 {
         io.enter(Some(Duration::ZERO)).unwrap();
-        assert!(io.completion(Owner::Port).is_none(), "nobody has read anything");
+        let done = io.completion(Owner::Port);
+        assert!(done.is_none(), "nobody has read anything: {done:?}");
     }
     io.cancel(op);
     while io.in_flight() > 0 {
