@@ -89,13 +89,13 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         let drives = [Drive::Nvdimm(lab.drive("nvdimm")?)];
         let machine = lab.machine(&new, "nvdimm", &drives)?;
         let sites = vec![Site::new("fs", 0, seed), Site::new("dax", 1, seed)];
-        Served::new(&machine, sites).power_cuts(options.rounds, &mut random)
+        Served::new(&machine, sites, "medium     pmem").power_cuts(options.rounds, &mut random)
     })?;
     timed("vm: old kernel, the server is killed", || {
         let drives = [Drive::Disk(lab.drive("disk")?)];
         let machine = lab.machine(&old, "kernel", &drives)?;
         let sites = vec![Site::new("disk", 0, seed), Site::new("shm", 1, seed)];
-        Served::new(&machine, sites).crashes(CRASHES, &mut random)
+        Served::new(&machine, sites, "workers    2").crashes(CRASHES, &mut random)
     })?;
     timed("vm: what is no persistent memory is refused", || {
         let drives = [Drive::RawNvdimm(lab.drive("raw")?), Drive::VirtioPmem(lab.drive("virtio")?)];

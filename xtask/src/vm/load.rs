@@ -35,7 +35,7 @@ pub(super) struct Count {
 
 const LOGS: usize = 4;
 /// Records that a log has before it is trimmed.
-const LIVE_MAX: u64 = 100;
+const LIVE_MAX: u64 = 60;
 /// Appends or reads of one write.
 const BURST: u64 = 8;
 const GOAL_PATIENCE: Duration = Duration::from_secs(60);

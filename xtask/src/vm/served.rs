@@ -14,14 +14,20 @@ use crate::Failure;
 pub(super) struct Served<'a> {
     machine: &'a Machine<'a>,
     sites: Vec<Site>,
+    /// A part of what each server says when it starts.
+    banner: &'static str,
 }
 
 /// A process that was killed ends with this code in a shell.
 const KILLED: i32 = 128 + 9;
 
 impl<'a> Served<'a> {
-    pub(super) const fn new(machine: &'a Machine<'a>, sites: Vec<Site>) -> Self {
-        Self { machine, sites }
+    pub(super) const fn new(
+        machine: &'a Machine<'a>,
+        sites: Vec<Site>,
+        banner: &'static str,
+    ) -> Self {
+        Self { machine, sites, banner }
     }
 
     /// Kills the machine `count` times, and stops it cleanly at last.
@@ -64,6 +70,9 @@ impl<'a> Served<'a> {
         let start = Instant::now();
         let names: Vec<&str> = self.sites.iter().map(|site| site.name).collect();
         guest.ready(&names)?;
+        if let Some(name) = names.into_iter().find(|name| !guest.said(name).contains(self.banner)) {
+            return Err(guest.failed(&format!("does not say {:?} of {name}", self.banner)));
+        }
         let ready = start.elapsed().as_secs_f64();
         let Count { records, bytes } = load::check(&mut self.sites, guest.ports())?;
         let checked = start.elapsed().as_secs_f64() - ready;
@@ -119,5 +128,5 @@ impl<'a> Served<'a> {
 }
 
 /// How many appends are acknowledged before the kill.
-const GOAL_MIN: u64 = 200;
-const GOAL_SPAN: u64 = 800;
+const GOAL_MIN: u64 = 100;
+const GOAL_SPAN: u64 = 600;
