@@ -1,6 +1,7 @@
 //! A client of HTTP that is told of one end of a connection only: that it broke.
 
 use std::{
+    fmt,
     io::{self, BufRead, BufReader, ErrorKind, Read, Write},
     net::{Ipv4Addr, TcpStream},
     time::Duration,
@@ -122,6 +123,15 @@ impl From<io::Error> for Trouble {
                 Self::Wrong(format!("the server has been silent for {PATIENCE:?}"))
             }
             _ => Self::Broken,
+        }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Broken => write!(f, "the connection broke"),
+            Self::Wrong(what) => write!(f, "{what}"),
         }
     }
 }

@@ -85,14 +85,19 @@ pub(super) fn until_killed(
     })
 }
 
-/// Returns each log with a connection to its server. They are made one after the other: QEMU has a
-/// queue of one for them.
+/// Returns each log with a connection to its server. Each has had an answer before the next one is
+/// made: QEMU has a queue of one for them, and what does not fit waits for a second.
 fn connect(sites: &mut [Site], ports: [u16; 2]) -> Result<Vec<(&mut Known, Client)>, String> {
     let mut connected = Vec::new();
     for site in sites {
         for log in &mut site.logs {
-            let client = Client::connect(ports[site.port]);
-            let client = client.map_err(|_| format!("{} takes no connections", site.name))?;
+            let connect = || {
+                let mut client = Client::connect(ports[site.port])?;
+                expect(&client.ask("GET /livez", &[])?, 200, "livez")?;
+                Ok(client)
+            };
+            let client =
+                connect().map_err(|trouble: Trouble| format!("{}: {trouble}", site.name))?;
             connected.push((log, client));
         }
     }
@@ -118,8 +123,7 @@ impl Writer<'_> {
         };
         match done {
             Trouble::Broken if is_killed.load(Ordering::SeqCst) => Ok(()),
-            Trouble::Broken => Err(format!("{}: the connection broke", log.name)),
-            Trouble::Wrong(what) => Err(what),
+            trouble => Err(format!("{}: {trouble}", log.name)),
         }
     }
 
@@ -180,10 +184,7 @@ pub(super) fn check(sites: &mut [Site], ports: [u16; 2]) -> Result<Count, Failur
         let mut all = Count::default();
         for reader in readers {
             let count = reader.join().map_err(|_| "a client has panicked")?;
-            let count = count.map_err(|trouble| match trouble {
-                Trouble::Broken => "the connection broke after the restart".to_owned(),
-                Trouble::Wrong(what) => what,
-            })?;
+            let count = count.map_err(|trouble| format!("after the restart: {trouble}"))?;
             all.records += count.records;
             all.bytes += count.bytes;
         }
