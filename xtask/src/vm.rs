@@ -95,7 +95,13 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         let drives = [Drive::Disk(lab.drive("disk")?)];
         let machine = lab.machine(&old, "kernel", &drives)?;
         let sites = vec![Site::new("disk", 0, seed), Site::new("shm", 1, seed)];
-        Served::new(&machine, sites, "workers    2").crashes(CRASHES, &mut random)
+        Served::new(&machine, sites, "io         io_uring").crashes(CRASHES, &mut random)
+    })?;
+    timed("vm: io_uring is forbidden, the server is killed", || {
+        let drives = [Drive::Disk(lab.drive("disk")?)];
+        let machine = lab.machine(&new, "sandbox", &drives)?;
+        let sites = vec![Site::new("disk", 0, seed), Site::new("shm", 1, seed)];
+        Served::new(&machine, sites, "io         epoll").crashes(1, &mut random)
     })?;
     timed("vm: what is no persistent memory is refused", || {
         let drives = [Drive::RawNvdimm(lab.drive("raw")?), Drive::VirtioPmem(lab.drive("virtio")?)];
