@@ -86,6 +86,10 @@ pub(super) struct Args {
     /// Longest record that is taken, up to 64MiB
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = value_max)]
     value_max: u32,
+    /// Origin whose pages may send requests from a browser, as https://example.org; `*` for all
+    /// pages; may be said several times
+    #[arg(long, value_name = "ORIGIN")]
+    allow_origin: Vec<String>,
     /// Time after which a connection without a request is closed; 0 for never
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = args::time)]
     idle_timeout: Duration,
@@ -112,7 +116,7 @@ impl Args {
             idle: (!self.idle_timeout.is_zero()).then_some(self.idle_timeout),
             head: self.header_timeout,
             body: self.body_timeout,
-            ..Options::default()
+            allow_origin: self.allow_origin.clone(),
         }
     }
 
