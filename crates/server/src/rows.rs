@@ -220,9 +220,9 @@ impl Row<'_> {
     /// Returns true if a value of `len` bytes may follow. The first one always may.
     fn has_room(&self, len: u32) -> bool {
         let told = if self.tells(len) { u64::from(len) } else { 0 };
-        let is_framed = self.batch.form == Form::Framed;
-        let before = if is_framed { self.bytes } else { self.copy.len() as u64 };
-        self.count == 0 || before + told <= BATCH_BYTES_MAX
+        // A line is longer than its value, and not written yet if that is still to be read.
+        let lines = if self.batch.form == Form::Framed { 0 } else { self.copy.len() as u64 };
+        self.count == 0 || self.bytes.max(lines) + told <= BATCH_BYTES_MAX
     }
 
     /// Returns true if a value of `len` bytes is sent with the row, and not told where it is.
