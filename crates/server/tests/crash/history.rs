@@ -23,6 +23,12 @@ enum Asked {
         /// Somebody has been told that it is there.
         is_known: bool,
     },
+    /// Records in a row from this one on.
+    Batch {
+        log: usize,
+        seq: u64,
+        is_known: bool,
+    },
     Trim {
         log: usize,
     },
@@ -176,7 +182,11 @@ impl History {
             }
             Ask::Read { log, back } => {
                 let seq = self.expected(log).saturating_sub(back).max(1);
-                self.read(log, seq)
+                if back % 2 == 0 {
+                    return self.read(log, seq);
+                }
+                let is_known = self.known.contains_key(&(log, seq));
+                (get(&batch(log, seq)), Asked::Batch { log, seq, is_known })
             }
             Ask::Trim { log, back } => {
                 let before = self.expected(log).saturating_sub(back);
@@ -229,19 +239,35 @@ impl History {
                 return Some(seq);
             }
             (Asked::Read { log, seq, .. }, 200) => self.know(*log, *seq, reply.body),
-            (Asked::Read { log, seq, is_known }, 410) => {
+            (Asked::Batch { log, seq, is_known }, 200) => {
+                let records = records(&reply.body);
+                if *is_known && records.is_empty() {
+                    self.lie(format!("{}/{seq} was told of, and is not shown", LOGS[*log]));
+                }
+                for (seq, value) in (*seq..).zip(records) {
+                    self.know(*log, seq, value);
+                }
+            }
+            (Asked::Read { log, seq, is_known } | Asked::Batch { log, seq, is_known }, 410) => {
                 let asked = self.trims_asked.get(log).copied().unwrap_or(0);
                 if *is_known && asked <= *seq {
                     self.lie(format!("{}/{seq} is gone, and nobody trimmed it", LOGS[*log]));
                 }
                 self.trimmed(*log, seq + 1);
             }
-            (Asked::Read { log, seq, is_known: true }, 404) => {
+            (
+                Asked::Read { log, seq, is_known: true }
+                | Asked::Batch { log, seq, is_known: true },
+                404,
+            ) => {
                 self.lie(format!("{}/{seq} was told of, and is not there", LOGS[*log]));
             }
             (Asked::Append { value, .. }, 507) => self.refused(*value),
             (Asked::Trim { log }, 200) => self.trimmed(*log, number(&reply.body, "first")),
-            (Asked::Read { .. } | Asked::Trim { .. } | Asked::Nonsense, 404) => {}
+            (
+                Asked::Read { .. } | Asked::Batch { .. } | Asked::Trim { .. } | Asked::Nonsense,
+                404,
+            ) => {}
             (Asked::Trim { .. }, 507) => {}
             (asked, status) => self.lie(format!("{asked:?} is answered {status}")),
         }
@@ -347,6 +373,10 @@ impl History {
             if !self.sent.get(&log).is_some_and(|sent| sent.contains_key(&reply.body)) {
                 return Err(format!("{name}/{seq} holds bytes that nobody sent in this life"));
             }
+            let row = ask_now(machine, &get(&batch(log, seq)))?;
+            if row.status != 200 || records(&row.body).first() != Some(&reply.body) {
+                return Err(format!("{name}/{seq} is another one in a row"));
+            }
             if shown.insert(reply.body, seq).is_some() {
                 return Err(format!("{name}/{seq} is there twice"));
             }
@@ -381,6 +411,21 @@ fn ask_now(machine: &mut Machine, request: &[u8]) -> Result<Reply, String> {
 
 fn get(target: &str) -> Vec<u8> {
     format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n").into()
+}
+
+fn batch(log: usize, seq: u64) -> String {
+    format!("/v1/logs/{}?from={seq}&limit=5", LOGS[log])
+}
+
+/// Returns the records of a batch.
+fn records(mut bytes: &[u8]) -> Vec<Vec<u8>> {
+    let mut records = Vec::new();
+    while let Some((head, rest)) = bytes.split_at_checked(24) {
+        let len = u32::from_le_bytes(head[8..12].try_into().unwrap()) as usize;
+        records.push(rest[..len].to_vec());
+        bytes = &rest[len..];
+    }
+    records
 }
 
 fn append(log: usize, value: &[u8]) -> Vec<u8> {
