@@ -44,7 +44,8 @@ pub const DISCARD_TIME: Duration = Duration::from_secs(5);
 pub const STOP_TIME: Duration = Duration::from_secs(10);
 
 /// A turn takes so much of what has landed, and the next one follows at once: parsed under the lock
-/// that all workers share, what one peer sends in small pieces would keep all others waiting.
+/// that all workers share, what one peer sends in small pieces would keep all others waiting. What
+/// is made of stored records counts as well.
 pub const TURN_BYTES_MAX: u64 = 1 << 20;
 /// If deadlines are looked at so much too late, the process has stood still.
 pub(crate) const STANDSTILL_MAX: Duration = Duration::from_secs(1);

@@ -42,6 +42,8 @@ pub(crate) struct Own<I, P> {
     pub(crate) waiting: VecDeque<FlowId>,
     /// For bytes that are written once and copied once.
     pub(crate) copy: Vec<u8>,
+    /// Bytes that this turn has made of what is stored: lines of JSON, digests.
+    pub(crate) made_bytes: u64,
     /// Bytes of all backlogs.
     pub(crate) backlog_bytes: usize,
     /// When this turn is.

@@ -57,7 +57,9 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
         } else {
             let len = part.map_or(record.len, |part| part.bytes());
             let wanted = asked.terms.as_ref().and_then(|terms| terms.wanted());
-            let wanted = wanted.filter(|_| len <= DIGESTED_BYTES_MAX);
+            // It is one of the fields that a HEAD may be answered without (RFC 9110, 9.3.2).
+            let wanted = wanted.filter(|_| len <= DIGESTED_BYTES_MAX && !bodyless);
+            self.own.made_bytes += if wanted.is_some() { u64::from(len) } else { 0 };
             let digest = wanted.map(|wanted| (wanted, self.digest(wanted, &found)));
             let digest = digest.as_ref().map(|(algorithm, value)| (*algorithm, value.as_str()));
             let copies = len <= COPY_BYTES_MAX;

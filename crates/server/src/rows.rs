@@ -11,7 +11,7 @@ use crate::{
     engine::Engine,
     flow::{Asked, Flow, Input, Parked},
     http::{
-        Batch, Fault, Form, LogName, Record,
+        Batch, Fault, Form, Link, LogName, Record,
         batch::{LINE_VALUE_BYTES_MAX, frame, line, line_elsewhere},
         reply,
     },
@@ -92,7 +92,13 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
             }
             Next::Taken | Next::End => {
                 self.send_row(flow, &asked, &row);
+                self.own.made_bytes += row.work();
                 self.go_on(flow, asked.link, asked.skip);
+                // It has made as much work as one that is sent, but does not fill the output.
+                let goes_on = flow.parked.is_none() && asked.link != Link::Close;
+                if asked.bodyless && goes_on {
+                    self.park(flow, Parked::Output);
+                }
             }
         }
         row.copy.clear();
@@ -228,6 +234,11 @@ impl Row<'_> {
     /// Returns true if a value of `len` bytes is sent with the row, and not told where it is.
     fn tells(&self, len: u32) -> bool {
         self.batch.form == Form::Framed || len <= LINE_VALUE_BYTES_MAX
+    }
+
+    /// Returns how much it was to make, in bytes: finding a record takes as long as copying some.
+    const fn work(&self) -> u64 {
+        self.copy.len() as u64 + self.count as u64 * 256
     }
 
     /// Goes on behind a value of `len` bytes.

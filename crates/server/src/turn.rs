@@ -76,7 +76,8 @@ impl<'a, I: Enter, P: Port<I>, M: Medium<I>> Turn<'a, I, P, M> {
     /// Parses what has landed and applies it, in the order in which it has landed.
     fn take_slots(&mut self) {
         let mut bytes = 0;
-        while bytes < TURN_BYTES_MAX
+        self.engine.own.made_bytes = 0;
+        while bytes + self.engine.own.made_bytes < TURN_BYTES_MAX
             && let Some(slot) = self.engine.own.port.ring().advance()
         {
             bytes += match slot.what {

@@ -84,6 +84,7 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Worker<I, P, M> {
             answering: Vec::new(),
             waiting: VecDeque::new(),
             copy: Vec::new(),
+            made_bytes: 0,
             backlog_bytes: 0,
             now: clock(),
             stopping: false,

@@ -220,3 +220,32 @@ fn d3_a_batch_waits_for_what_it_shows() {
     let replies = replies(&rig.peer.take_sent(flow));
     assert_eq!((replies[0].status, decode(&replies[1].body).len()), (201, 2));
 }
+
+/// Requests of a few bytes that are a lot of work would keep all other clients waiting.
+#[test]
+fn a_turn_makes_a_bounded_part_of_what_is_asked_for() {
+    let mut rig = Rig::new(MEDIA[1], 16);
+    for _ in 0..8 {
+        rig.append("log", &vec![b'x'; 30_000]);
+    }
+    let head = "HEAD /v1/logs/log?from=1 HTTP/1.1\r\nHost: h\r\nAccept: application/jsonl\r\n\r\n";
+    let flows: Vec<_> = (0..20).map(|_| rig.open()).collect();
+    for flow in &flows {
+        rig.peer.push(*flow, head.repeat(5).as_bytes());
+    }
+    let answered = |rig: &Rig| -> usize {
+        let answers = flows.iter().map(|flow| rig.peer.take_sent(*flow));
+        answers.map(|bytes| replies_to(&bytes, |_| false).len()).sum()
+    };
+    rig.worker.turn(Some(std::time::Duration::ZERO)).unwrap();
+    rig.worker.turn(Some(std::time::Duration::ZERO)).unwrap();
+    // 1 MiB of answers of 240 KB, and in the second turn as many of those who have got one.
+    let first = answered(&rig);
+    assert!((5..=15).contains(&first), "{first} in two turns");
+    let mut all = first;
+    for _ in 0..200 {
+        rig.worker.turn(Some(std::time::Duration::ZERO)).unwrap();
+        all += answered(&rig);
+    }
+    assert_eq!(all, 100);
+}
