@@ -66,7 +66,7 @@ pub(super) enum Event {
 /// Ports of the guest that the host can reach.
 const PORTS: [u16; 2] = [8080, 8081];
 /// Longer than anything takes, on a busy machine as well.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 pub(super) const DRIVE_BYTES: u64 = 512 << 20;
 
 impl Guest {
