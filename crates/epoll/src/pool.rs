@@ -13,6 +13,7 @@ use std::{
     collections::VecDeque,
     io,
     os::fd::{AsFd, OwnedFd},
+    process,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -141,7 +142,10 @@ impl Pool {
 
     fn spawn(&mut self) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
-        thread::Builder::new().name("disk".into()).spawn(move || shared.work())?;
+        thread::Builder::new().name("disk".into()).spawn(move || {
+            let _guard = AbortIfPanicking;
+            shared.work();
+        })?;
         self.threads += 1;
         Ok(())
     }
@@ -155,6 +159,18 @@ impl Pool {
             Ended { op: job.op, result: Err(error), loan }
         });
         refused.collect()
+    }
+}
+
+/// A thread that panics has found a broken invariant. What it was about would be waited for, for
+/// ever.
+struct AbortIfPanicking;
+
+impl Drop for AbortIfPanicking {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            process::abort();
+        }
     }
 }
 

@@ -172,6 +172,20 @@ fn a_region_is_open_once_in_a_process() {
     Region::open(dir.path()).unwrap();
 }
 
+/// D6: whoever has writes in flight holds the lock on. Unlocked with the region, it would let the
+/// next one read what those still write.
+#[test]
+fn d6_a_lock_that_was_given_on_ends_with_its_last_holder() {
+    let dir = tempfile::tempdir().unwrap();
+    create(dir.path()).unwrap();
+    let region = Region::open(dir.path()).unwrap();
+    let writes = region.lock().try_clone_to_owned().unwrap();
+    drop(region);
+    assert!(matches!(Region::open(dir.path()), Err(Error::InUse { .. })));
+    drop(writes);
+    Region::open(dir.path()).unwrap();
+}
+
 /// D9: of two valid copies the newer one holds, and one that is damaged is not missed.
 #[test]
 fn the_newer_superblock_holds_unless_it_is_damaged() {

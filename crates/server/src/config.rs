@@ -77,8 +77,8 @@ pub struct Options {
     /// A head that is not whole after this gets 408; so long a new connection has for its first
     /// byte, too.
     pub head: Duration,
-    /// A body of which nothing comes for so long gets 408; a client that takes nothing of its
-    /// replies is cut off.
+    /// A body of which nothing comes for so long gets 408. A client has so long, and a second for
+    /// each KiB, to take its replies.
     pub body: Duration,
     /// Pages of these origins may send requests from a browser, as `https://example.org`; `*`: all
     /// pages. Without it only those that stand at the address that the request goes to.

@@ -11,7 +11,9 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
     os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    process, thread,
+    process,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -32,6 +34,8 @@ pub(super) struct Lock {
     file: File,
     /// Name of the file that is there to be locked; none if the region itself is.
     path: Option<PathBuf>,
+    /// Somebody else may hold it on: whoever has writes in flight.
+    is_shared: AtomicBool,
 }
 
 impl Lock {
@@ -60,7 +64,7 @@ impl Lock {
             if is_named(&file, &path) {
                 // A courtesy: where it cannot be written (hugetlbfs, a full disk), the lock holds.
                 let _unsigned = sign(&file);
-                return Ok(Self { file, path: Some(path) });
+                return Ok(Self { file, path: Some(path), is_shared: AtomicBool::new(false) });
             }
         }
     }
@@ -74,7 +78,9 @@ impl Lock {
         let start = Instant::now();
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Self { file, path: None }),
+                Ok(()) => {
+                    return Ok(Self { file, path: None, is_shared: AtomicBool::new(false) });
+                }
                 Err(Errno::WOULDBLOCK) => {}
                 Err(error) => return Err(Error::io("lock", path)(error)),
             }
@@ -87,8 +93,10 @@ impl Lock {
         }
     }
 
-    /// Returns the descriptor that holds the lock.
+    /// Returns the descriptor that holds the lock. From now on its last duplicate ends it.
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        // Relaxed: whoever drops this has it alone.
+        self.is_shared.store(true, Ordering::Relaxed);
         self.file.as_fd()
     }
 
@@ -100,6 +108,10 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
+        // D6: an unlock would end it for all duplicates.
+        if *self.is_shared.get_mut() {
+            return;
+        }
         // Closing the file alone would leave the lock to a child between its fork and its exec. If
         // unlocking fails, closing does it a little later.
         let _later = flock(&self.file, FlockOperation::Unlock);
