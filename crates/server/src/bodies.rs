@@ -33,15 +33,15 @@ use crate::{
 };
 
 impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
-    /// Begins an append, if there is space for it.
-    pub(crate) fn open_body(&mut self, flow: &mut Flow, mut opening: Opening, has_come: bool) {
-        match self.place_body(&opening) {
+    /// Begins an append, if there is space for it. So many bytes behind its head have come.
+    pub(crate) fn open_body(&mut self, flow: &mut Flow, mut opening: Opening, come: usize) {
+        match self.place_body(&opening, come) {
             Ok(mut body) => {
                 let expected = opening.expected.take();
                 body.verifier = expected.map(|expected| Box::new(Verifier::new(*expected)));
                 let is_empty = matches!(body.rest, Rest::Counted(0));
                 // No byte of the body has come: its sender waits to be told.
-                if opening.expects_continue && !is_empty && !has_come {
+                if opening.expects_continue && !is_empty && come == 0 {
                     let write = |out: &mut Vec<u8>| out.extend_from_slice(reply::CONTINUE);
                     self.send(flow, Lsn(0), &[], write);
                 }
@@ -67,12 +67,16 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
     }
 
     /// Decides where the body of an append goes, and takes the room for it (D10).
-    fn place_body(&mut self, opening: &Opening) -> Result<Body, Refusal> {
+    fn place_body(&mut self, opening: &Opening, come: usize) -> Result<Body, Refusal> {
         let Opening { log, link, len, wait, .. } = *opening;
         let profile = self.core.medium.profile();
         let reserved = len.filter(|len| *len > INLINE_BYTES_MAX);
         let in_log = if reserved.is_some() { 0 } else { len.unwrap_or(0) };
-        self.core.store.admits(log.as_str(), in_log)?;
+        // Of one that is there as a whole the append itself will say so, in a moment.
+        let is_whole = reserved.is_none() && len.is_some_and(|len| len as usize <= come);
+        if !is_whole {
+            self.core.store.admits(log.as_str(), in_log)?;
+        }
         let place = if let Some(len) = reserved {
             let mut extents = self.own.pools.extents();
             if let Err(refusal) = self.core.store.reserve(len, &mut extents) {

@@ -73,8 +73,8 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
     fn retry(&mut self, flow: &mut Flow) {
         match std::mem::replace(&mut flow.input, Input::Head) {
             Input::Opening(opening) => {
-                let has_come = flow.has_backlog();
-                self.open_body(flow, opening, has_come);
+                let come = flow.backlog.bytes.len() - flow.backlog.at;
+                self.open_body(flow, opening, come);
             }
             Input::Whole(body) => self.append(flow, body, Arrived::NONE),
             Input::Asked(asked) => self.ask(flow, asked),
@@ -163,7 +163,7 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
                     let (expects_continue, wait) = (head.expects_continue, SpaceWait::default());
                     let expected = head.terms.and_then(|terms| terms.expected);
                     let opening = Opening { log, link, len, expects_continue, expected, wait };
-                    return self.open_body(flow, opening, !rest.is_empty());
+                    return self.open_body(flow, opening, rest.len());
                 }
                 Err(fault) => fault,
             },
