@@ -112,13 +112,14 @@ impl<'a> Served<'a> {
         }
         for site in &self.sites {
             let verify = format!("verify-{}", site.name);
+            let inspect = format!("inspect-{}", site.name);
             let said = guest.said(&verify);
-            let missing =
-                [site.name, &verify].into_iter().find(|name| !ended.iter().any(|e| e == name));
+            let mut names = [site.name, &verify, &inspect].into_iter();
+            let missing = names.find(|name| !ended.iter().any(|e| e == name));
             if let Some(name) = missing {
                 return Err(guest.failed(&format!("has not ended {name}")));
             }
-            if !said.contains("all of them verify") {
+            if !said.contains("all of it verifies") {
                 return Err(guest.failed(&format!("does not verify {}:\n{said}", site.name)));
             }
             print!("{said}");
