@@ -212,6 +212,35 @@ fn a_repair_that_stops_halfway_can_be_repeated() {
     }
 }
 
+/// D6: with the newer superblock lost, only commits behind the damage know the last run. Their epoch
+/// given out again, they would not be void: they would bear witness for what was cut off, and the
+/// repaired region would not open, or lose them without a word.
+#[test]
+fn a_run_that_only_lost_commits_know_is_cut_off_with_its_epoch() {
+    for medium in [MediumKind::Disk, MediumKind::Shm] {
+        let (rig, third) = five(medium);
+        let first_run = rig.image.superblock;
+        let mut rig = rig.reopen().unwrap();
+        for n in 6..=8_u8 {
+            rig.append("a", &[n; 100]).unwrap();
+            rig.commit();
+        }
+        let mut image = rig.image;
+        image.superblock = first_run;
+        image.slice(third)[80] ^= 1;
+        let (mut rig, lost) = repaired(image);
+        let seqs: Vec<_> = seqs(&lost.records).into_iter().map(|(_, seq)| seq).collect();
+        assert_eq!(seqs, [4, 5, 6, 7, 8], "all that can be read is listed");
+        for n in 3..=5_u8 {
+            assert_eq!(rig.append("a", &[100 + n; 100]), Ok(n.into()));
+            rig.commit();
+        }
+        let mut rig = rig.reopen().unwrap();
+        assert_eq!(rig.read("a", 5).unwrap(), [105; 100]);
+        assert!(rig.read("a", 6).is_err(), "what is void does not come back");
+    }
+}
+
 /// Whatever is flipped in a log: a repair makes a region that opens and shows what was appended.
 #[test]
 fn a_repaired_region_shows_only_what_was_appended() {

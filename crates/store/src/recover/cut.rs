@@ -123,8 +123,14 @@ impl Recovery {
         let superblock = self.superblock;
         let mut walk = Walk::new(&superblock, &self.heads, frames);
         walk.learn_first_commits(superblock.first_needed);
-        let (commits, end) = walk.commits(superblock.first_needed)?;
+        let (mut commits, mut end) = walk.commits(superblock.first_needed)?;
         let attested = walk.attested(&commits, end, &self.suspects);
+        let found = walk.epoch();
+        let (epoch, runs) = walk.runs_behind(end, &self.suspects, found);
+        if !runs.is_empty() {
+            runs.iter().for_each(|commit| walk.learn(commit));
+            (commits, end) = walk.commits(superblock.first_needed)?;
+        }
         let mut lost = Lost {
             first: end.lsn,
             last: attested,
@@ -135,13 +141,13 @@ impl Recovery {
         if let Some(at) = end.at.checked_sub(BLOCK_BYTES) {
             lost.segments.extend(u32::try_from(at / SEGMENT_BYTES).map(SegmentId));
         }
-        let epoch = walk.epoch();
         walk.each_behind(end, &self.suspects, &mut |behind| {
-            let Behind { segment, at, commit, records: bytes } = behind;
-            // Of an epoch that never began there are the states of a repair that was killed.
-            if commit.epoch > epoch || commit.first_lsn.0 >= COUNTS_END {
+            if behind.is_of_a_repair(&self.suspects, found)
+                || behind.commit.first_lsn.0 >= COUNTS_END
+            {
                 return;
             }
+            let Behind { segment, at, commit, records: bytes } = behind;
             lost.segments.push(segment);
             for (lsn, record) in (commit.first_lsn.0..).zip(records(bytes)) {
                 let Ok(record) = record else { break };

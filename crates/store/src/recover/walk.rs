@@ -8,7 +8,7 @@ use impasto_region::{
 use super::{COUNTS_END, Corruption};
 use crate::{
     Lsn,
-    format::{CommitHeader, FIRST_POSITION, LogOffset, SegmentHeader, records},
+    format::{CommitHeader, FIRST_POSITION, LogOffset, Record, SegmentHeader, records},
 };
 
 /// A commit that holds.
@@ -51,6 +51,18 @@ pub(super) struct Behind<'a> {
     pub(super) at: u64,
     pub(super) commit: CommitHeader,
     pub(super) records: &'a [u8],
+}
+
+impl Behind<'_> {
+    /// Returns true for states that a repair wrote which was killed before its epoch began, to a
+    /// segment that got no header. `epoch`: the highest of the log, of its headers, and of the
+    /// superblock.
+    pub(super) fn is_of_a_repair(&self, suspects: &[SegmentId], epoch: u64) -> bool {
+        let is_state = |record| matches!(record, Ok(Record::Log { .. }));
+        self.commit.epoch > epoch
+            && suspects.contains(&self.segment)
+            && records(self.records).all(is_state)
+    }
 }
 
 /// Where the log ends.
@@ -113,7 +125,7 @@ impl<'a> Walk<'a> {
         self.epochs.iter().any(|&(later, start)| later > epoch && offset >= start)
     }
 
-    fn learn(&mut self, commit: &CommitHeader) {
+    pub(super) fn learn(&mut self, commit: &CommitHeader) {
         if self.epochs.iter().all(|&(epoch, _)| epoch != commit.epoch) {
             self.epochs.push((commit.epoch, commit.start_offset));
         }
@@ -308,6 +320,27 @@ impl<'a> Walk<'a> {
         for (segment, chain) in self.chained(suspects) {
             self.each_in(segment, chain, ALIGN_MIN, LogOffset(0), look);
         }
+    }
+
+    /// Returns the highest epoch, and a commit of each run that only commits behind the end of the
+    /// log know: the newer superblock is lost, and `epoch` is the highest that is known without
+    /// them. Were it given out again, these commits would not be void (D6).
+    pub(super) fn runs_behind(
+        &self,
+        end: End,
+        suspects: &[SegmentId],
+        epoch: u64,
+    ) -> (u64, Vec<CommitHeader>) {
+        let (mut highest, mut runs) = (epoch, Vec::<CommitHeader>::new());
+        self.each_behind(end, suspects, &mut |behind| {
+            let commit = behind.commit;
+            highest = highest.max(commit.epoch);
+            let is_run = commit.epoch > epoch && !behind.is_of_a_repair(suspects, epoch);
+            if is_run && runs.iter().all(|run| run.epoch != commit.epoch) {
+                runs.push(commit);
+            }
+        });
+        (highest, runs)
     }
 
     /// Returns how many bytes the commit would have that does not hold at `offset`.
