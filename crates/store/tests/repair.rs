@@ -76,6 +76,11 @@ fn seqs(lost: &[LostRecord]) -> Vec<(u64, u64)> {
     lost.iter().filter_map(seq).collect()
 }
 
+/// Returns the start of the segment in which a span lies.
+fn segment_at(span: Span) -> u64 {
+    BLOCK_BYTES + (span.at - BLOCK_BYTES) / MIB * MIB
+}
+
 /// Five commits of a record each, and where the third stands.
 fn five(medium: MediumKind) -> (Rig, Span) {
     let mut rig = Rig::new(16, medium);
@@ -239,6 +244,45 @@ fn a_run_that_only_lost_commits_know_is_cut_off_with_its_epoch() {
         assert_eq!(rig.read("a", 5).unwrap(), [105; 100]);
         assert!(rig.read("a", 6).is_err(), "what is void does not come back");
     }
+}
+
+/// D6: nor does the epoch of a run come back whose commits are not seen, in a segment that has lost
+/// its header and its first commit: states of the cut log may be appended in that very segment.
+#[test]
+fn the_epoch_of_a_run_that_is_not_seen_is_not_given_out_again() {
+    let mut rig = Rig::new(16, MediumKind::Disk);
+    let mut spans = Vec::new();
+    for n in 0..17_u64 {
+        rig.append("a", &vec![u8::try_from(n).unwrap(); 64_000]).unwrap();
+        rig.append("b", b"").unwrap();
+        rig.trim("b", n + 2).unwrap();
+        let commit = rig.seal().unwrap();
+        rig.persist(commit);
+        rig.store.completed(commit.id, true);
+        spans.push(commit.span);
+    }
+    let first_run = rig.image.superblock;
+    let mut rig = rig.reopen().unwrap();
+    let mut last = None;
+    for n in 0..5_u8 {
+        rig.append("a", &[n; 1_000]).unwrap();
+        let commit = rig.seal().unwrap();
+        rig.persist(commit);
+        rig.store.completed(commit.id, true);
+        last = Some(commit.span);
+    }
+    let mut image = rig.image;
+    let segment = segment_at(last.unwrap());
+    assert_ne!(segment, segment_at(spans[0]), "the second run is in the log's second segment");
+    image.superblock = first_run;
+    image.slice(spans[2])[200] ^= 1;
+    image.slice(Span::new(segment, 2 * BLOCK_BYTES)).fill(0);
+    let (frames, repair, _) = repair(&image);
+    let states = repair.states.as_ref().unwrap();
+    assert_eq!(segment_at(states.header), segment);
+    write(&mut image, &frames, &repair, 3);
+    let mut rig = Rig::open(image).unwrap();
+    assert_eq!(rig.append("a", b"goes on"), Ok(3));
 }
 
 /// Whatever is flipped in a log: a repair makes a region that opens and shows what was appended.

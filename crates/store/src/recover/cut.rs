@@ -162,7 +162,8 @@ impl Recovery {
         let values = values.map(|extent| extent.buf.segment());
         let occupied = heads.chain(self.suspects.iter().copied()).chain(values).collect();
         self.cut = Some(Cut { known: lost.known(), named: 0, restate: Vec::new(), occupied });
-        self.superblock.epoch = epoch;
+        // The newer superblock may be lost, and be of one run more, of which nothing is seen here.
+        self.superblock.epoch = epoch + 1;
         self.segments = walk.segments(end);
         self.unwitnessed = commits.len();
         (self.attested, self.commits, self.end) = (Lsn(end.lsn.0 - 1), commits, end);
