@@ -155,6 +155,22 @@ fn a_trim_that_is_lost_is_told() {
     server.client().read_is("a", 1, b"one");
 }
 
+/// How far the log of a killed server went nobody knows, if its end is gone: a list that ends with
+/// the last record of which something is known must not look complete.
+#[test]
+fn it_is_told_that_more_may_be_lost_than_is_known() {
+    for (signal, lost_after) in [(Signal::TERM, Value::Null), (Signal::KILL, json!(4))] {
+        let dir = place();
+        let data = dir.path().to_str().unwrap();
+        let server = Server::start(dir.path(), &["--size", "16MiB"]);
+        ["one", "the second", "three"].iter().for_each(|value| server.append(value));
+        server.stop(signal);
+        flip(&dir.path().join("region"), place_of(&dir.path().join("region"), b"the second"));
+        let done = repair(data, &[]);
+        assert_eq!(done["lost_after"], lost_after, "{done}");
+    }
+}
+
 /// Both superblocks gone, a region is still its log.
 #[test]
 fn both_superblocks_are_made_anew_from_the_log() {

@@ -31,8 +31,8 @@ pub use api::{
 pub use format::BadRecord;
 pub use logs::INDEX_BYTES_PER_RECORD;
 pub use recover::{
-    Corruption, FoundRecord, FoundWhat, LogSegment, Lost, LostRecord, Rebuild, Recovered, Recovery,
-    Repair, States, Step, StoredValue, Survey, Unrepairable,
+    Corruption, FoundRecord, FoundWhat, LogSegment, Lost, LostRecord, Rebuild, Rebuilt, Recovered,
+    Recovery, Repair, States, Step, StoredValue, Survey, Unrepairable,
 };
 pub use reserve::BODY_BYTES_MAX;
 pub use sink::FramesSink;

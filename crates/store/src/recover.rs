@@ -26,7 +26,7 @@ use crate::{
 };
 use cut::Cut;
 pub use cut::{Lost, LostRecord, Repair, States, Unrepairable};
-pub use rebuild::Rebuild;
+pub use rebuild::{Rebuild, Rebuilt};
 use replay::Replay;
 pub use survey::{FoundRecord, FoundWhat, LogSegment, Survey};
 use walk::{FoundCommit, Walk};

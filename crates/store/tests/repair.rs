@@ -12,7 +12,7 @@ use impasto_region::{
     layout::{BLOCK_BYTES, MediumKind},
 };
 use impasto_store::{
-    Corruption, FoundWhat, Lost, LostRecord, Rebuild, Recovered, Recovery, Repair, Step,
+    Corruption, FoundWhat, Lost, LostRecord, Rebuild, Rebuilt, Recovered, Recovery, Repair, Step,
 };
 
 /// Recovers an image whose log has to be cut.
@@ -79,6 +79,12 @@ fn seqs(lost: &[LostRecord]) -> Vec<(u64, u64)> {
 /// Returns the start of the segment in which a span lies.
 fn segment_at(span: Span) -> u64 {
     BLOCK_BYTES + (span.at - BLOCK_BYTES) / MIB * MIB
+}
+
+/// Returns the chain number of the segment of the log in which byte `at` stands.
+fn chain_of(image: &Image, at: u64) -> u64 {
+    let head = usize::try_from(segment_at(Span::new(at, 1))).unwrap();
+    u64::from_le_bytes(image.bytes[head + 32..head + 40].try_into().unwrap())
 }
 
 /// Five commits of a record each, and where the third stands.
@@ -192,6 +198,21 @@ fn states_that_stood_behind_the_cut_are_appended_again() {
     assert!(rig.append("living", b"goes on").is_ok());
 }
 
+/// Names stand in states alone. A log under another name than it had is a surprise, unless that is
+/// told.
+#[test]
+fn names_that_are_made_up_are_told() {
+    let (mut rig, _) = with_moved_state();
+    let states = rig.image.bytes.windows(4).enumerate().filter(|(_, bytes)| bytes == b"busy");
+    let moved = states.map(|(at, _)| at as u64).max_by_key(|&at| (chain_of(&rig.image, at), at));
+    rig.image.slice(Span::new(moved.unwrap(), 1))[0] ^= 1;
+    let (_, recovered, _) = cut(&rig.image);
+    let made_up: Vec<_> = recovered.names_made_up().collect();
+    let logs: Vec<_> = recovered.logs().map(|(name, _)| name).collect();
+    assert!(!made_up.is_empty(), "{logs:?}");
+    assert!(made_up.iter().all(|name| name.starts_with("lost-log-") && logs.contains(name)));
+}
+
 /// D6, D9: a repair that is killed leaves the region damaged as it was, or repaired.
 #[test]
 fn a_repair_that_stops_halfway_can_be_repeated() {
@@ -217,9 +238,9 @@ fn a_repair_that_stops_halfway_can_be_repeated() {
     }
 }
 
-/// D6: with the newer superblock lost, only commits behind the damage know the last run. Their epoch
-/// given out again, they would not be void: they would bear witness for what was cut off, and the
-/// repaired region would not open, or lose them without a word.
+/// D6: with the newer superblock lost, only commits behind the damage know the last run. Their
+/// epoch given out again, they would not be void: they would bear witness for what was cut off, and
+/// the repaired region would not open, or lose them without a word.
 #[test]
 fn a_run_that_only_lost_commits_know_is_cut_off_with_its_epoch() {
     for medium in [MediumKind::Disk, MediumKind::Shm] {
@@ -379,7 +400,8 @@ fn a_superblock_is_rebuilt_from_segment_headers() {
         let block = image.slice(Span::new(segment.start(), BLOCK_BYTES)).to_vec();
         rebuild.look(segment, &block);
     }
-    let superblock = rebuild.superblock().unwrap();
+    let Rebuilt { superblock, missing } = rebuild.superblock().unwrap();
+    assert_eq!(missing, None);
     assert_eq!(superblock.uuid, old.uuid);
     assert!(superblock.first_needed <= old.first_needed);
     let values = |image: &Image| {
@@ -390,4 +412,31 @@ fn a_superblock_is_rebuilt_from_segment_headers() {
     image.superblock = superblock;
     assert_eq!(values(&image), before);
     assert!(Rebuild::new(old.geometry, MediumKind::Disk).superblock().is_none());
+}
+
+/// A log of which all stood in a segment that has lost its header is not missed by anyone. That
+/// such a segment was there is told.
+#[test]
+fn segments_that_a_rebuilt_superblock_misses_are_told() {
+    let (rig, _) = with_moved_state();
+    let mut image = rig.image;
+    let old = image.superblock;
+    let rebuilt = |image: &mut Image| {
+        let mut rebuild = Rebuild::new(old.geometry, MediumKind::Disk);
+        for segment in (0..old.geometry.segments()).map(SegmentId) {
+            let block = image.slice(Span::new(segment.start(), BLOCK_BYTES)).to_vec();
+            rebuild.look(segment, &block);
+        }
+        rebuild.superblock().unwrap()
+    };
+    let least = rebuilt(&mut image).superblock.first_needed;
+    for segment in (0..old.geometry.segments()).map(SegmentId) {
+        let chain = chain_of(&image, segment.start());
+        let head = image.slice(Span::new(segment.start(), BLOCK_BYTES));
+        if head.starts_with(b"IMPSEGM\0") && chain == least + 1 {
+            head.fill(0);
+        }
+    }
+    let Rebuilt { superblock, missing } = rebuilt(&mut image);
+    assert_eq!((superblock.first_needed, missing), (least + 2, Some((least, least + 1))));
 }

@@ -10,11 +10,8 @@ mod plan;
 use std::{path::PathBuf, process::ExitCode};
 
 use impasto::{
-    region::{
-        Examined, Frames,
-        layout::{MediumKind, Superblock},
-    },
-    store::{Rebuild, Recovery, Repair, States},
+    region::{Examined, Frames, layout::MediumKind},
+    store::{Rebuild, Rebuilt, Recovery, Repair, States},
 };
 
 use super::{
@@ -110,7 +107,7 @@ fn rebuild(
     region: &Examined,
     reader: &Reader<'_>,
     medium: Option<MediumKind>,
-) -> Result<Superblock, Failure> {
+) -> Result<Rebuilt, Failure> {
     let path = region.path().display();
     let Some(geometry) = region.geometry() else {
         let bytes = region.file_bytes();
@@ -126,14 +123,14 @@ fn rebuild(
             rebuild.look(segment, piece.bytes);
         }
     });
-    let superblock = rebuild.superblock().ok_or_else(|| {
+    let rebuilt = rebuild.superblock().ok_or_else(|| {
         format!(
             "cannot repair {path}: both superblocks are lost, and there is no segment of a log \
              that would tell what they said; impasto did not write it, or it was never served"
         )
     })?;
     match medium {
-        Some(_) => Ok(superblock),
+        Some(_) => Ok(rebuilt),
         None => Err(format!(
             "cannot repair {path} yet: both superblocks are lost; say what it was served on, \
              --medium disk, shm or pmem"

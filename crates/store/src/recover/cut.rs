@@ -104,6 +104,8 @@ pub(super) struct Cut {
     pub(super) named: u32,
     /// Logs whose state has to be appended.
     pub(super) restate: Vec<u32>,
+    /// Logs that have lost their names, by those that were made up for them.
+    pub(super) renamed: Vec<Box<str>>,
     /// Segments in which something stands that is lost.
     occupied: Vec<SegmentId>,
 }
@@ -161,7 +163,13 @@ impl Recovery {
         let values = lost.records.iter().flat_map(|record| &record.extents);
         let values = values.map(|extent| extent.buf.segment());
         let occupied = heads.chain(self.suspects.iter().copied()).chain(values).collect();
-        self.cut = Some(Cut { known: lost.known(), named: 0, restate: Vec::new(), occupied });
+        self.cut = Some(Cut {
+            known: lost.known(),
+            named: 0,
+            restate: Vec::new(),
+            renamed: Vec::new(),
+            occupied,
+        });
         // The newer superblock may be lost, and be of one run more, of which nothing is seen here.
         self.superblock.epoch = epoch + 1;
         self.segments = walk.segments(end);
@@ -234,6 +242,11 @@ impl Recovered {
             return self.logs().nth(lost.log as usize).map(|(name, _)| name);
         }
         cut.known.get(&lost.log)?.name.as_deref()
+    }
+
+    /// Returns the names that were made up for logs whose own are lost.
+    pub fn names_made_up(&self) -> impl Iterator<Item = &str> {
+        self.cut.iter().flat_map(|cut| &cut.renamed).map(|name| &**name)
     }
 
     /// Returns how many states of logs a repair appends.

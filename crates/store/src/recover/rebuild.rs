@@ -19,6 +19,16 @@ pub struct Rebuild {
     heads: HashMap<[u8; 16], Vec<SegmentHeader>>,
 }
 
+/// A superblock that was made up.
+#[derive(Clone, Copy, Debug)]
+pub struct Rebuilt {
+    /// Of a run that was never heard of.
+    pub superblock: Superblock,
+    /// Chain numbers of the log, both included, that were needed once and are not there: freed
+    /// since, or damaged. Nothing tells which, if no log that is left misses anything.
+    pub missing: Option<(u64, u64)>,
+}
+
 impl Rebuild {
     /// Starts with what no header tells.
     pub fn new(geometry: Geometry, medium: MediumKind) -> Self {
@@ -41,7 +51,7 @@ impl Rebuild {
     /// The log starts with the first of the segments that reach to its end without a gap: how far
     /// its front was freed stood in the superblock alone, if no segment was begun since. Were a
     /// segment missing in between that is still needed, what follows would contradict itself.
-    pub fn superblock(self) -> Option<Superblock> {
+    pub fn superblock(self) -> Option<Rebuilt> {
         let most = self.heads.into_iter().max_by_key(|(uuid, heads)| (heads.len(), *uuid));
         let (uuid, heads) = most?;
         let chains: BTreeSet<u64> = heads.iter().map(|head| head.chain).collect();
@@ -50,6 +60,8 @@ impl Rebuild {
         while first_needed > least && chains.contains(&(first_needed - 1)) {
             first_needed -= 1;
         }
-        Some(Superblock::rebuilt(self.geometry, self.medium, uuid, first_needed))
+        let superblock = Superblock::rebuilt(self.geometry, self.medium, uuid, first_needed);
+        let missing = (least < first_needed).then(|| (least, first_needed - 1));
+        Some(Rebuilt { superblock, missing })
     }
 }

@@ -198,7 +198,13 @@ impl Replay {
         for (id, seen) in (0..).zip(&mut self.logs) {
             let known =
                 if id < here { known.get(&id) } else { gone.get((id - here) as usize).copied() };
-            if seen.complete(known, || unused_name(id, &in_use)) {
+            let renamed = &mut cut.renamed;
+            let made_up = || {
+                let name = unused_name(id, &in_use);
+                renamed.push(name.clone());
+                name
+            };
+            if seen.complete(known, made_up) {
                 cut.restate.push(id);
             }
         }

@@ -10,7 +10,7 @@ use impasto::{
         Error, Examined, Frames, SegmentId, Span,
         layout::{BLOCK_BYTES, MediumKind, Superblock},
     },
-    store::{Corruption, FoundWhat, Lost, LostRecord, Recovered, Recovery, Repair},
+    store::{Corruption, FoundWhat, Lost, LostRecord, Rebuilt, Recovered, Recovery, Repair},
 };
 use serde::Serialize;
 
@@ -34,6 +34,8 @@ pub(super) struct Plan {
     pub(super) frames: Frames,
     pub(super) lost: Vec<LostValue>,
     unreadable: Vec<(u64, u64)>,
+    lost_after: Option<u64>,
+    made_up: Vec<String>,
     again: Vec<Again>,
     back: Vec<Back>,
     /// Values that stay, and answer 500.
@@ -98,13 +100,19 @@ pub(super) fn make(region: &Examined, medium: Option<MediumKind>) -> Result<Plan
             found
         }
         Err(Error::Damaged { .. } | Error::Foreign { .. }) => {
-            let made = rebuild(region, &reader, medium)?;
+            let Rebuilt { superblock: made, missing } = rebuild(region, &reader, medium)?;
             actions.push(format!(
                 "both superblocks are made anew from the log: region {}, served on {}, not \
                  stopped cleanly; nobody bears witness for its last commits any more",
                 made.uuid,
                 made.medium.name()
             ));
+            if let Some((from, to)) = missing {
+                actions.push(format!(
+                    "segments {from} to {to} of the log are not there: the log starts behind them. \
+                     Freed, most often; if not, logs are lost that stood there with all they had"
+                ));
+            }
             superblocks = vec![made, Superblock { generation: made.generation + 1, ..made }];
             made
         }
@@ -130,12 +138,19 @@ pub(super) fn make(region: &Examined, medium: Option<MediumKind>) -> Result<Plan
         frames,
         lost: Vec::new(),
         unreadable: Vec::new(),
+        lost_after: None,
+        made_up: Vec::new(),
         again: Vec::new(),
         back: Vec::new(),
         values,
         superblock,
     };
     if let Some(lost) = lost {
+        // The last that was acknowledged is known only if the log was sealed.
+        let superblock = &plan.superblock;
+        let sealed = superblock.clean && plan.superblocks.is_empty();
+        let is_known = sealed && superblock.durable_lsn == lost.last.0;
+        plan.lost_after = (!is_known).then_some(lost.last.0);
         plan.count_losses(&lost, &recovered);
         plan.add_cut(region, recovered)?;
     }
@@ -187,6 +202,7 @@ impl Plan {
 
     fn count_losses(&mut self, lost: &Lost, recovered: &Recovered) {
         self.unreadable = lost.unreadable.iter().map(|(from, to)| (from.0, to.0)).collect();
+        self.made_up = recovered.names_made_up().map(str::to_owned).collect();
         let infos: HashMap<_, _> = recovered.logs().collect();
         let (mut again, mut back) = (BTreeMap::new(), BTreeMap::new());
         for record in &lost.records {
@@ -243,6 +259,10 @@ pub(super) struct Report {
     lost: Vec<LostValue>,
     /// Ranges of lsn of which nothing can be read.
     lost_unreadable: Vec<(u64, u64)>,
+    /// Whatever stood behind this lsn is lost, too, and nobody knows whether anything did.
+    lost_after: Option<u64>,
+    /// Names that were made up for logs whose own are lost.
+    names_made_up: Vec<String>,
     given_out_again: Vec<Again>,
     trimmed_and_back: Vec<Back>,
     damaged_values: Vec<Damage>,
@@ -266,6 +286,8 @@ impl Report {
             actions: plan.actions.clone(),
             lost: plan.lost.clone(),
             lost_unreadable: plan.unreadable.clone(),
+            lost_after: plan.lost_after,
+            names_made_up: plan.made_up.clone(),
             given_out_again: plan.again.clone(),
             trimmed_and_back: plan.back.clone(),
             damaged_values: plan.values.clone(),
@@ -288,6 +310,15 @@ impl fmt::Display for Report {
             let log = log.as_deref().unwrap_or("whose name is lost");
             format!("lsn {lsn}: record {seq} of log {log}, {bytes} bytes")
         })?;
+        let after = self.lost_after.map(|lsn| {
+            format!(
+                "all behind lsn {lsn}, if there was anything: the region was not stopped cleanly, \
+                 and nothing tells"
+            )
+        });
+        list(f, "lost without a trace", after.as_slice(), Clone::clone)?;
+        let renamed = "names that are made up, of logs whose own are lost with their states";
+        list(f, renamed, &self.names_made_up, Clone::clone)?;
         list(f, "exported", &self.exported, Clone::clone)?;
         list(
             f,
