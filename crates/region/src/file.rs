@@ -161,6 +161,7 @@ impl Region {
         let lock = Lock::take(data)?;
         let file = OpenOptions::new().read(true).write(true).open(&path);
         let file = file.map_err(Error::io("open", &path))?;
+        let lock = lock.and_region(&file, data)?;
         let file_bytes = file.metadata().map_err(Error::io("open", &path))?.len();
 
         let read_at = |bytes: &mut [u8], at| file.read_exact_at(bytes, at);

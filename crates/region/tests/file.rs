@@ -12,7 +12,7 @@ use std::{
 };
 
 use impasto_region::{
-    Checksum, Error, Frames, Region,
+    Checksum, Error, Examined, Frames, Region,
     layout::{BLOCK_BYTES, Geometry, MediumKind, Superblock, SuperblockError},
     shm_probe,
 };
@@ -184,6 +184,26 @@ fn d6_a_lock_that_was_given_on_ends_with_its_last_holder() {
     assert!(matches!(Region::open(dir.path()), Err(Error::InUse { .. })));
     drop(writes);
     Region::open(dir.path()).unwrap();
+}
+
+/// Each directory has a lock of its own, so with that alone a region that is linked to two of them
+/// would be open twice, and each of two servers would write over what the other has acknowledged.
+#[test]
+fn a_region_is_open_once_under_all_of_its_names() {
+    let dir = place_with_region();
+    let [linked, symlinked] = [place(), place()];
+    let names = [dir.path(), linked.path(), symlinked.path()];
+    fs::hard_link(dir.path().join("region"), linked.path().join("region")).unwrap();
+    std::os::unix::fs::symlink(dir.path().join("region"), symlinked.path().join("region")).unwrap();
+    for first in names {
+        let open = Region::open(first).unwrap();
+        for second in names {
+            let refused = |error| matches!(error, Some(Error::InUse { pid: Some(_), .. }));
+            assert!(refused(Region::open(second).err()), "{first:?}, {second:?}");
+            assert!(refused(Examined::open(second).err()), "{first:?}, {second:?}");
+        }
+        drop(open);
+    }
 }
 
 /// D9: of two valid copies the newer one holds, and one that is damaged is not missed.

@@ -69,6 +69,7 @@ impl Examined {
             Err(error) => return Err(error),
         };
         let file = options.open(&path).map_err(Error::io("open", &path))?;
+        let lock = lock.map(|lock| lock.and_region(&file, dir)).transpose()?;
         let file_bytes = file.metadata().map_err(Error::io("open", &path))?.len();
         let read_at = |bytes: &mut [u8], at| file.read_exact_at(bytes, at);
         let copies = Copies::read(read_at, file_bytes, Superblock::decode_to_read);

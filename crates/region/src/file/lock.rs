@@ -36,6 +36,8 @@ pub(super) struct Lock {
     path: Option<PathBuf>,
     /// Somebody else may hold it on: whoever has writes in flight.
     is_shared: AtomicBool,
+    /// The region's file, locked as well.
+    region: Option<File>,
 }
 
 impl Lock {
@@ -64,7 +66,8 @@ impl Lock {
             if is_named(&file, &path) {
                 // A courtesy: where it cannot be written (hugetlbfs, a full disk), the lock holds.
                 let _unsigned = sign(&file);
-                return Ok(Self { file, path: Some(path), is_shared: AtomicBool::new(false) });
+                let is_shared = AtomicBool::new(false);
+                return Ok(Self { file, path: Some(path), region: None, is_shared });
             }
         }
     }
@@ -75,22 +78,20 @@ impl Lock {
     /// of its memory is unmapped, as it does the writes that hold [`fd`](Self::fd).
     pub(super) fn of_device(device: &File, path: &Path) -> Result<Self, Error> {
         let file = device.try_clone().map_err(Error::io("lock", path))?;
-        let start = Instant::now();
-        loop {
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => {
-                    return Ok(Self { file, path: None, is_shared: AtomicBool::new(false) });
-                }
-                Err(Errno::WOULDBLOCK) => {}
-                Err(error) => return Err(Error::io("lock", path)(error)),
-            }
-            // Nobody who is known holds it: a process that is dead, or one of another container.
-            let pid = locker(&file);
-            if pid.is_some_and(is_alive) || start.elapsed() > DEAD_WAIT {
-                return Err(Error::InUse { dir: path.into(), pid });
-            }
-            thread::sleep(DEAD_POLL);
+        wait_for(&file, path)?;
+        Ok(Self { file, path: None, region: None, is_shared: AtomicBool::new(false) })
+    }
+
+    /// Locks the region of the directory `dir` as well: it may have links in other directories,
+    /// which have locks of their own.
+    pub(super) fn and_region(mut self, region: &File, dir: &Path) -> Result<Self, Error> {
+        let region = region.try_clone().map_err(Error::io("lock", dir))?;
+        match wait_for(&region, dir) {
+            // Over some networks only a file that is open to be written can be locked.
+            Ok(()) | Err(Error::Io { .. }) => self.region = Some(region),
+            Err(error) => return Err(error),
         }
+        Ok(self)
     }
 
     /// Returns the descriptor that holds the lock. From now on its last duplicate ends it.
@@ -114,7 +115,27 @@ impl Drop for Lock {
         }
         // Closing the file alone would leave the lock to a child between its fork and its exec. If
         // unlocking fails, closing does it a little later.
-        let _later = flock(&self.file, FlockOperation::Unlock);
+        for file in self.region.iter().chain([&self.file]) {
+            let _later = flock(file, FlockOperation::Unlock);
+        }
+    }
+}
+
+/// Locks a file that is locked under whatever name it was opened.
+fn wait_for(file: &File, path: &Path) -> Result<(), Error> {
+    let start = Instant::now();
+    loop {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(Errno::WOULDBLOCK) => {}
+            Err(error) => return Err(Error::io("lock", path)(error)),
+        }
+        // Nobody who is known holds it: a process that is dead, or one of another container.
+        let pid = locker(file);
+        if pid.is_some_and(is_alive) || start.elapsed() > DEAD_WAIT {
+            return Err(Error::InUse { dir: path.into(), pid });
+        }
+        thread::sleep(DEAD_POLL);
     }
 }
 
