@@ -65,8 +65,9 @@ fn value(seq: u64) -> String {
 fn work(server: &Server, from: u64, to: u64) {
     (from..=to).for_each(|seq| server.append(&value(seq)));
     let before = from.saturating_sub(3).max(1);
-    let request =
-        format!("DELETE /v1/logs/a?before={before} HTTP/1.1\r\nConnection: close\r\n\r\n");
+    let request = format!(
+        "DELETE /v1/logs/a?before={before} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    );
     let reply = server.ask(&request);
     assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
 }
