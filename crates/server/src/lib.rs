@@ -37,5 +37,5 @@ mod worker;
 
 pub use enter::Enter;
 pub use shared::{Shared, SharedParts};
-pub use start::{Report, StartError, start};
+pub use start::{Report, StartError, start, start_from};
 pub use worker::{Parts, Worker};

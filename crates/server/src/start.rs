@@ -68,8 +68,25 @@ pub fn start<I: Enter, M: Medium<I>>(
     frames: &mut Frames,
     superblock: Superblock,
 ) -> Result<(Store, Report), StartError> {
+    start_from(io, medium, frames, Recovery::new(superblock))
+}
+
+/// As [`start`], with a recovery that knows more than the superblock.
+///
+/// # Errors
+/// As `start`.
+///
+/// # Durability
+/// As `start`.
+pub fn start_from<I: Enter, M: Medium<I>>(
+    io: &mut I,
+    medium: &mut M,
+    frames: &mut Frames,
+    recovery: Recovery,
+) -> Result<(Store, Report), StartError> {
     let mut unreadable = 0;
-    let mut recovery = Recovery::new(superblock).on(medium.profile().kind);
+    let Superblock { medium: before, clean, .. } = *recovery.superblock();
+    let mut recovery = recovery.on(medium.profile().kind);
     while let Step::Read(spans) = recovery.step(frames)? {
         medium.read(io, frames, TICKET, &spans);
         // What cannot be read is zeroes now: recovery knows whether it was acknowledged.
@@ -79,7 +96,6 @@ pub fn start<I: Enter, M: Medium<I>>(
     let recovered = recovery.finish(frames)?;
     let unwitnessed = recovered.unwitnessed().to_vec();
     let records = recovered.records();
-    let (before, clean) = (superblock.medium, superblock.clean);
     let superblock = recovered.superblock;
     let store = recovered.into_store();
     let missing = store.segments_missing();

@@ -140,6 +140,8 @@ pub struct Recovery {
     attested: Lsn,
     /// Index of the first commit without a witness.
     unwitnessed: usize,
+    /// Epochs that may have been given out without a trace.
+    epochs_skipped: u64,
     /// Set if the log was cut.
     cut: Option<Cut>,
 }
@@ -157,6 +159,7 @@ impl Recovery {
             end: walk::End::default(),
             attested: Lsn(0),
             unwitnessed: 0,
+            epochs_skipped: 0,
             cut: None,
         }
     }
@@ -168,6 +171,19 @@ impl Recovery {
         self.superblock.medium = medium;
         self.superblock.commit_align = medium.commit_align();
         self
+    }
+
+    /// Says that the other superblock is damaged. It may have been the newer one, of a run of which
+    /// nothing else is seen: so its epoch is not given out again (D6).
+    #[must_use]
+    pub fn beside_damage(mut self) -> Self {
+        self.epochs_skipped = 1;
+        self
+    }
+
+    /// Returns the superblock that it started from.
+    pub fn superblock(&self) -> &Superblock {
+        &self.superblock
     }
 
     /// Goes on as far as the frames that are there allow.
@@ -357,7 +373,7 @@ impl Recovery {
         }
         let unwitnessed = self.unwitnessed(frames);
         self.superblock.generation += 1;
-        self.superblock.epoch += 1;
+        self.superblock.epoch += 1 + self.epochs_skipped;
         self.superblock.clean = false;
         self.superblock.start_lsn = self.end.lsn.0;
         self.superblock.start_offset = self.end.offset.0;

@@ -54,7 +54,10 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
         return Err(Error::Exists { path: args.data.clone() }.into());
     }
     let mut frames = Frames::anonymous(source.superblock().geometry, 0)?;
-    let recovery = Recovery::new(*source.superblock()).on(medium);
+    let mut recovery = Recovery::new(*source.superblock()).on(medium);
+    if source.damaged_copy().is_some() {
+        recovery = recovery.beside_damage();
+    }
     let reader = Reader::new(&source);
     let (recovery, found) = reader.recover(recovery, &mut frames, &mut |_| {});
     let recovered = match found.and_then(|()| recovery.finish(&frames)) {

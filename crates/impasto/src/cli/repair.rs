@@ -83,6 +83,12 @@ fn apply(region: &Examined, plan: &Plan) -> Result<(), Failure> {
         region.write_at(plan.frames.bytes(*header), header.at)?;
         region.sync()?;
     }
+    for span in &plan.hardened {
+        region.write_at(plan.frames.bytes(*span), span.at)?;
+    }
+    if !plan.hardened.is_empty() {
+        region.sync()?;
+    }
     for superblock in &plan.superblocks {
         region.write_superblock(superblock)?;
     }

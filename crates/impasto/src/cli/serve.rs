@@ -23,6 +23,7 @@ use impasto::{
         self, Shared, SharedParts, StartError,
         config::{self, Options, VALUE_BYTES_MAX, workers_max},
     },
+    store::Recovery,
 };
 
 use super::{
@@ -241,7 +242,11 @@ impl Serve<'_> {
         let superblock = *region.superblock();
         let geometry = superblock.geometry;
         let start = Instant::now();
-        let (store, report) = server::start(&mut io, &mut medium, &mut frames, superblock)
+        let mut recovery = Recovery::new(superblock);
+        if region.damaged_copy().is_some() {
+            recovery = recovery.beside_damage();
+        }
+        let (store, report) = server::start_from(&mut io, &mut medium, &mut frames, recovery)
             .map_err(|error| refusal(&args.data, &error))?;
         let sockets = listeners.take();
         let banner = Banner {

@@ -171,7 +171,7 @@ impl Recovery {
             occupied,
         });
         // The newer superblock may be lost, and be of one run more, of which nothing is seen here.
-        self.superblock.epoch = epoch + 1;
+        (self.superblock.epoch, self.epochs_skipped) = (epoch, 1);
         self.segments = walk.segments(end);
         self.unwitnessed = commits.len();
         (self.attested, self.commits, self.end) = (Lsn(end.lsn.0 - 1), commits, end);

@@ -34,9 +34,17 @@ impl Image {
     }
 
     pub(crate) fn recover_on(&self, medium: MediumKind) -> Result<(Frames, Recovered), Corruption> {
+        self.recover_from(Recovery::new(self.superblock).on(medium))
+    }
+
+    /// As if the other superblock were damaged.
+    pub(crate) fn recover_beside_damage(&self) -> Result<(Frames, Recovered), Corruption> {
+        self.recover_from(Recovery::new(self.superblock).beside_damage())
+    }
+
+    fn recover_from(&self, mut recovery: Recovery) -> Result<(Frames, Recovered), Corruption> {
         let geometry = self.superblock.geometry;
         let mut frames = Frames::anonymous(geometry, 0).unwrap();
-        let mut recovery = Recovery::new(self.superblock).on(medium);
         while let Step::Read(spans) = recovery.step(&frames)? {
             for span in spans {
                 let start = usize::try_from(span.at).unwrap();

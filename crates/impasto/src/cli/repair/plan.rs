@@ -29,6 +29,8 @@ pub(super) struct Plan {
     actions: Vec<String>,
     /// To be written one after the other, last.
     pub(super) superblocks: Vec<Superblock>,
+    /// To be written once more before that, as it is: it may stand in a cache only (D3).
+    pub(super) hardened: Vec<Span>,
     pub(super) repair: Option<Repair>,
     /// With what the repair writes.
     pub(super) frames: Frames,
@@ -119,7 +121,11 @@ pub(super) fn make(region: &Examined, medium: Option<MediumKind>) -> Result<Plan
         Err(error) => return Err(cannot(region, &error)),
     };
     let mut frames = Frames::anonymous(superblock.geometry, 0)?;
-    let (mut recovery, found) = reader.recover(Recovery::new(superblock), &mut frames, &mut |_| {});
+    let mut recovery = Recovery::new(superblock);
+    if !superblocks.is_empty() {
+        recovery = recovery.beside_damage();
+    }
+    let (mut recovery, found) = reader.recover(recovery, &mut frames, &mut |_| {});
     let lost = match found {
         Ok(()) => None,
         Err(corruption @ (Corruption::Missing { .. } | Corruption::MissingSegment { .. })) => {
@@ -134,6 +140,7 @@ pub(super) fn make(region: &Examined, medium: Option<MediumKind>) -> Result<Plan
     let mut plan = Plan {
         actions,
         superblocks,
+        hardened: Vec::new(),
         repair: None,
         frames,
         lost: Vec::new(),
@@ -145,6 +152,13 @@ pub(super) fn make(region: &Examined, medium: Option<MediumKind>) -> Result<Plan
         values,
         superblock,
     };
+    if lost.is_none()
+        && let Some(last) = plan.superblocks.last_mut()
+    {
+        // As a run does that appends nothing: what it shows is durable, and its past fenced off.
+        plan.hardened = recovered.unwitnessed().to_vec();
+        *last = Superblock { clean: true, ..recovered.superblock };
+    }
     if let Some(lost) = lost {
         // The last that was acknowledged is known only if the log was sealed.
         let superblock = &plan.superblock;
