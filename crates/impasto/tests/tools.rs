@@ -288,7 +288,7 @@ fn serve_says_one_line_of_json_if_asked_to() {
     let mut out = std::io::BufReader::new(process.stdout.take().unwrap());
     std::io::BufRead::read_line(&mut out, &mut line).unwrap();
     let said: Value = serde_json::from_str(&line).unwrap();
-    let address = said["http"].as_str().unwrap().strip_prefix("http://").unwrap();
+    let address = said["listening"][0].as_str().unwrap().strip_prefix("http://").unwrap();
     assert!(std::net::TcpStream::connect(address).is_ok());
     process.kill().unwrap();
     process.wait().unwrap();
