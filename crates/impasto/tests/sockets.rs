@@ -112,6 +112,26 @@ fn sockets_of_a_service_manager_are_served() {
     assert!(path.exists(), "the manager's socket is the manager's");
 }
 
+/// One configuration serves with and without the manager's sockets: the address that it names may
+/// be theirs, and a server that wants it for itself does not start.
+#[test]
+fn an_address_that_the_service_manager_listens_on_is_not_wanted_again() {
+    let (dir, run) = (place(), place());
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = tcp.local_addr().unwrap();
+    let mut command = activated(tcp.into(), dir.path());
+    command.arg("--http").arg(address.to_string());
+    let server = Server::spawn(command);
+    assert_eq!(server.banner.last().unwrap(), &format!("listening  http://{address}"));
+    assert_eq!(server.client().append("a", b"x"), 1);
+    drop(server);
+    let path = run.path().join("given.sock");
+    let mut command = activated(UnixListener::bind(&path).unwrap().into(), dir.path());
+    command.arg("--unix").arg(&path);
+    drop(Server::spawn(command));
+    assert!(path.exists(), "the manager's socket is the manager's");
+}
+
 #[test]
 fn what_is_no_listening_socket_is_refused_by_its_number() {
     let dir = place();

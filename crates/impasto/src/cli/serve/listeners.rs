@@ -48,16 +48,18 @@ impl fmt::Display for Place {
 }
 
 impl Listeners {
-    /// Listens on all of `http` and `unix`, and takes what a service manager gives; without any of
-    /// these, on the usual address.
+    /// Listens on all of `http` and `unix`, but for what a service manager gives already; without
+    /// any of these, on the usual address.
     pub(super) fn open(http: &[SocketAddr], unix: &[PathBuf]) -> Result<Self, Failure> {
         let mut listeners = Self::default();
         listeners.take_given(&mut ListenFd::from_env())?;
-        for path in unix {
+        let given = listeners.places.clone();
+        for path in unix.iter().filter(|path| !given.contains(&Place::Unix(path.to_path_buf()))) {
             listeners.listen_unix(path)?;
         }
         let is_told = !listeners.places.is_empty() || !http.is_empty();
-        for address in if is_told { http } else { &[HTTP] } {
+        let http = if is_told { http } else { &[HTTP] };
+        for address in http.iter().filter(|address| !given.contains(&Place::Http(**address))) {
             listeners.listen(*address)?;
         }
         Ok(listeners)
