@@ -149,7 +149,7 @@ fn a_config_file_has_the_names_of_the_options_and_the_command_line_comes_first()
     let (code, out, err) = run(&["serve", "--config", config, "--workers", "1", "--check-config"]);
     assert_eq!(code, 0, "{err}");
     let mut lines = out.lines();
-    assert_eq!(lines.next(), Some("ok"));
+    assert_eq!(lines.next(), Some("# ok"));
     let has = |start: &str, end: &str| {
         let mut lines = out.lines();
         lines.any(|line| line.starts_with(start) && line.ends_with(end))
@@ -160,7 +160,7 @@ fn a_config_file_has_the_names_of_the_options_and_the_command_line_comes_first()
     assert!(!data.exists(), "nothing is touched");
     // What it says is a file again.
     let again = dir.path().join("again.toml");
-    fs::write(&again, out.strip_prefix("ok\n").unwrap()).unwrap();
+    fs::write(&again, &out).unwrap();
     let (code, _, err) = run(&["serve", "--config", again.to_str().unwrap(), "--check-config"]);
     assert_eq!(code, 0, "{err}");
 

@@ -19,7 +19,7 @@ pub(super) struct Settings(String);
 impl Settings {
     /// Says that all is well.
     pub(super) fn tell(&self) -> Result<ExitCode, Failure> {
-        tell("ok");
+        tell("# ok");
         tell(self.0.trim_end());
         Ok(ExitCode::SUCCESS)
     }
