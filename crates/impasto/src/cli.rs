@@ -25,6 +25,7 @@ use std::{
     io::{self, Write},
     path::Path,
     process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
@@ -200,11 +201,15 @@ pub(crate) fn run() -> ExitCode {
         Command::Man(args) => manual::man(&args),
         Command::Completions(args) => manual::completions(&args),
     };
-    done.unwrap_or_else(|failure| {
+    let code = done.unwrap_or_else(|failure| {
         say(&format!("impasto: {}", with_causes(failure.as_ref())));
         ExitCode::FAILURE
-    })
+    });
+    if UNTOLD.load(Ordering::Relaxed) { ExitCode::FAILURE } else { code }
 }
+
+/// Set when a part of a result could not be written.
+static UNTOLD: AtomicBool = AtomicBool::new(false);
 
 /// Exit code for what was asked in the wrong way, as clap has it.
 const WRONG: u8 = 2;
@@ -216,8 +221,16 @@ fn say(line: &str) {
 
 /// Writes a line of a result to stdout.
 fn tell(line: &str) {
-    // Nobody reads it? Then nobody misses it.
-    let _closed = writeln!(io::stdout(), "{line}");
+    let told = writeln!(io::stdout(), "{line}").and_then(|()| io::stdout().flush());
+    match told {
+        // Nobody reads it? Then nobody misses it.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            if !UNTOLD.swap(true, Ordering::Relaxed) {
+                say(&format!("impasto: cannot write to stdout: {error}"));
+            }
+        }
+        _ => {}
+    }
 }
 
 /// Writes a result for a script to stdout.

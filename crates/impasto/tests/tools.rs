@@ -293,3 +293,18 @@ fn serve_says_one_line_of_json_if_asked_to() {
     process.kill().unwrap();
     process.wait().unwrap();
 }
+
+/// A list of what is lost that was cut off by a full disk is a loss in silence.
+#[test]
+fn a_result_that_cannot_be_written_is_a_failure() {
+    let dir = place();
+    filled(dir.path());
+    let data = dir.path().to_str().unwrap();
+    for args in [&["verify", data][..], &["verify", "--json", data], &["inspect", data]] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = common::impasto(args).stdout(full).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {text}");
+        assert_eq!(text.matches("cannot write to stdout: No space left").count(), 1, "{text}");
+    }
+}
