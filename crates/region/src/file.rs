@@ -206,8 +206,8 @@ impl Region {
     /// Says which medium the next run is on. The first superblock that it writes will say so.
     ///
     /// # Errors
-    /// If the last run was on another medium and did not stop cleanly, or on `shm`; or a device is
-    /// to be anything but `pmem`.
+    /// If the last run was on another medium and did not stop cleanly, or on `shm`; if it is to go
+    /// on on `shm`, and is not in memory; or a device is to be anything but `pmem`.
     pub fn serve_on(&mut self, medium: MediumKind) -> Result<(), Error> {
         let has = self.superblock.medium;
         let (path, asked) = (|| self.data().to_owned(), medium.name());
@@ -220,6 +220,10 @@ impl Region {
             }
             if !self.superblock.clean {
                 return Err(Error::NotClean { path: path(), has: has.name(), asked });
+            }
+            if medium == MediumKind::Shm {
+                // There is no way back but to copy it: a slip would take the durability from it.
+                shm_probe(self.data())?;
             }
         }
         self.medium = medium;

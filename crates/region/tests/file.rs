@@ -186,6 +186,23 @@ fn d6_a_lock_that_was_given_on_ends_with_its_last_holder() {
     Region::open(dir.path()).unwrap();
 }
 
+/// From `shm` the way back is a copy. On a disk nothing is gained by it, so it is a slip.
+#[test]
+fn a_region_on_a_disk_is_not_served_on_shm_where_it_is() {
+    let dir = place_with_region();
+    if shm_probe(dir.path()).is_ok() {
+        println!("skipped: the directory for temporary files is in memory");
+        return;
+    }
+    let file = region_file(&dir);
+    let fresh = *Region::open(dir.path()).unwrap().superblock();
+    write_copy(&file, &Superblock { clean: true, generation: 1, epoch: 1, ..fresh });
+    let mut region = Region::open(dir.path()).unwrap();
+    let refused = region.serve_on(MediumKind::Shm);
+    assert!(matches!(refused, Err(Error::NotInMemory { .. })), "{refused:?}");
+    assert_eq!(region.medium(), MediumKind::Disk);
+}
+
 /// Each directory has a lock of its own, so with that alone a region that is linked to two of them
 /// would be open twice, and each of two servers would write over what the other has acknowledged.
 #[test]
