@@ -99,7 +99,8 @@ Exit codes:
   0  stopped by SIGINT (Ctrl-C) or SIGTERM, cleanly: requests under way get 10 s to finish
   1  stopped by a second signal, which does not wait: what was acknowledged is there all the same
   1  something went wrong; the text on stderr says what, and what to do
-  2  the command line, or the --config file, was wrong";
+  2  the command line, or the --config file, was wrong
+  3  the region is damaged: the text on stderr says where";
 
 const CREATE_EXAMPLES: &str = "\
 Examples:
@@ -203,7 +204,7 @@ pub(crate) fn run() -> ExitCode {
     };
     let code = done.unwrap_or_else(|failure| {
         say(&format!("impasto: {}", with_causes(failure.as_ref())));
-        ExitCode::FAILURE
+        if damage::is_damage(&failure) { damage::DAMAGED.into() } else { ExitCode::FAILURE }
     });
     if UNTOLD.load(Ordering::Relaxed) { ExitCode::FAILURE } else { code }
 }

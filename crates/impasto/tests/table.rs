@@ -98,7 +98,7 @@ fn both_superblocks_damaged() {
     let repair = "impasto: cannot repair DIR/region yet: both superblocks are lost; say what it \
                   was served on, --medium disk, shm or pmem";
     let inspect = "region   DIR/region";
-    let expected = [(1, &*serve), (1, EXISTS), (3, inspect), (3, &*verify), (1, repair)];
+    let expected = [(3, &*serve), (1, EXISTS), (3, inspect), (3, &*verify), (1, repair)];
     assert_said("damaged", dir.path(), expected);
 }
 
@@ -114,7 +114,7 @@ fn a_file_that_was_cut() {
     let repair =
         format!("impasto: cannot repair DIR/region: {cut}: this is no damage that a repair knows");
     let inspect = "region   DIR/region";
-    let expected = [(1, &*serve), (1, EXISTS), (3, inspect), (3, &*verify), (1, &*repair)];
+    let expected = [(3, &*serve), (1, EXISTS), (3, inspect), (3, &*verify), (1, &*repair)];
     assert_said("cut", dir.path(), expected);
 }
 
@@ -138,7 +138,7 @@ fn a_damaged_log() {
     );
     let verify = "DIR/region: 16MiB, epoch 2, last served on disk; it stopped cleanly";
     let (inspect, repair) = ("region   DIR/region", "DIR/region: 16MiB on disk");
-    let expected = [(1, &*serve), (1, EXISTS), (3, inspect), (3, verify), (3, repair)];
+    let expected = [(3, &*serve), (1, EXISTS), (3, inspect), (3, verify), (3, repair)];
     assert_said("damaged log", dir.path(), expected);
     let (_, text, _) = run(&["verify", dir.path().to_str().unwrap()]);
     assert!(text.contains(&format!("\ndamaged: {corrupt}\n")), "{text}");

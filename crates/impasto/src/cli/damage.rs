@@ -13,6 +13,26 @@ use super::Failure;
 /// Exit code of a command that found damage.
 pub(super) const DAMAGED: u8 = 3;
 
+/// Why a region is not served: it is damaged.
+#[derive(Debug)]
+pub(super) struct Refused(pub(super) String);
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// Returns true if a command was refused for damage.
+pub(super) fn is_damage(failure: &Failure) -> bool {
+    use Error as E;
+    let found = failure.downcast_ref();
+    failure.is::<Refused>()
+        || matches!(found, Some(E::Damaged { .. } | E::Mixed { .. } | E::FileSize { .. }))
+}
+
 /// Something that does not verify.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Damage {

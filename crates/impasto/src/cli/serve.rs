@@ -23,7 +23,7 @@ use impasto::{
         self, Shared, SharedParts, StartError,
         config::{self, Options, VALUE_BYTES_MAX, workers_max},
     },
-    store::Recovery,
+    store::{BadRecord, Corruption, Recovery},
 };
 
 use super::{
@@ -31,6 +31,7 @@ use super::{
     args::{self, MediumArg},
     banner::Banner,
     create::{self, Wanted},
+    damage::Refused,
     medium,
     memory::{self, Sum},
     tell,
@@ -206,11 +207,17 @@ fn run_on(args: &Args, mut io: impl Io, how: &str) -> Result<ExitCode, Failure> 
 /// Says why a region is not served, and what to do.
 fn refusal(dir: &Path, error: &StartError) -> Failure {
     let dir = dir.display();
-    let hint = match error {
-        StartError::Corruption(_) => format!("; `impasto repair {dir}` tells what can be done"),
-        _ => String::new(),
-    };
-    format!("cannot serve {dir}: {error}{hint}").into()
+    match error {
+        StartError::Corruption(Corruption::Record {
+            error: BadRecord::Kind { .. } | BadRecord::Flags { .. },
+            ..
+        }) => format!("cannot serve {dir}: {error}").into(),
+        StartError::Corruption(_) => Refused(format!(
+            "cannot serve {dir}: {error}; `impasto repair {dir}` tells what can be done"
+        ))
+        .into(),
+        _ => format!("cannot serve {dir}: {error}").into(),
+    }
 }
 
 fn no_memory(error: std::io::Error) -> Failure {
