@@ -112,7 +112,7 @@ pub(super) fn make(region: &Examined, medium: Option<MediumKind>) -> Result<Plan
             if let Some((from, to)) = missing {
                 actions.push(format!(
                     "segments {from} to {to} of the log are not there: the log starts behind them. \
-                     Freed, most often; if not, logs are lost that stood there with all they had"
+                     Freed, most often; if not, what stood there is lost"
                 ));
             }
             superblocks = vec![made, Superblock { generation: made.generation + 1, ..made }];
