@@ -103,6 +103,20 @@ fn five(medium: MediumKind) -> (Rig, Span) {
     (rig, third.unwrap())
 }
 
+/// D2: the bits of the length, too, may be the ones that are damaged. Commits behind a length that
+/// no commit has bear witness all the same: else the log ends there without a word.
+#[test]
+fn a_commit_with_any_damaged_length_is_missed() {
+    for medium in [MediumKind::Disk, MediumKind::Shm] {
+        for bit in 0..32 {
+            let (mut rig, third) = five(medium);
+            rig.image.slice(third)[4 + bit / 8] ^= 1 << (bit % 8);
+            let found = rig.image.recover();
+            assert!(matches!(found, Err(Corruption::Missing { .. })), "{medium:?}, bit {bit}");
+        }
+    }
+}
+
 /// What stands before the damage is kept, what stands behind it is listed, and the next run goes on
 /// where the log was cut: what is void stays void (D6).
 #[test]

@@ -8,7 +8,9 @@ use impasto_region::{
 use super::{COUNTS_END, Corruption};
 use crate::{
     Lsn,
-    format::{CommitHeader, FIRST_POSITION, LogOffset, Record, SegmentHeader, records},
+    format::{
+        COMMIT_BYTES_MAX, CommitHeader, FIRST_POSITION, LogOffset, Record, SegmentHeader, records,
+    },
 };
 
 /// A commit that holds.
@@ -343,11 +345,15 @@ impl<'a> Walk<'a> {
         (highest, runs)
     }
 
-    /// Returns how many bytes the commit would have that does not hold at `offset`.
+    /// Returns how many bytes the commit would have that does not hold at `offset`: 0 for one that
+    /// would be longer than a commit can be, of which no more than the header was looked at.
     fn apparent_bytes(&self, segment: SegmentId, offset: LogOffset) -> u64 {
         let at = segment.start() + offset.position();
         let header = CommitHeader::peek(self.frames.bytes(Span::new(at, CommitHeader::BYTES)));
-        header.filter(|header| header.offset == offset).map_or(0, |header| header.bytes.into())
+        let bytes_max = COMMIT_BYTES_MAX.min(SEGMENT_BYTES - offset.position());
+        let bytes = header.filter(|header| header.offset == offset);
+        let bytes = bytes.map_or(0, |header| CommitHeader::BYTES + u64::from(header.bytes));
+        if bytes <= bytes_max { bytes } else { 0 }
     }
 
     /// Returns the segments of a log that ends at `end`, the oldest first.
