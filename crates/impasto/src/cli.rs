@@ -225,10 +225,9 @@ fn tell(line: &str) {
     let told = writeln!(io::stdout(), "{line}").and_then(|()| io::stdout().flush());
     match told {
         // Nobody reads it? Then nobody misses it.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            if !UNTOLD.swap(true, Ordering::Relaxed) {
-                say(&format!("impasto: cannot write to stdout: {error}"));
-            }
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        Err(error) if !UNTOLD.swap(true, Ordering::Relaxed) => {
+            say(&format!("impasto: cannot write to stdout: {error}"));
         }
         _ => {}
     }

@@ -302,7 +302,7 @@ fn a_result_that_cannot_be_written_is_a_failure() {
     let data = dir.path().to_str().unwrap();
     for args in [&["verify", data][..], &["verify", "--json", data], &["inspect", data]] {
         let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let output = common::impasto(args).stdout(full).output().unwrap();
+        let output = impasto(args).stdout(full).output().unwrap();
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{args:?}: {text}");
         assert_eq!(text.matches("cannot write to stdout: No space left").count(), 1, "{text}");

@@ -90,36 +90,7 @@ pub(super) const fn head(segment: SegmentId) -> Span {
 /// Finds out what is to be done; an error if that cannot be.
 pub(super) fn make(region: &Examined, medium: Option<MediumKind>) -> Result<Plan, Failure> {
     let reader = Reader::new(region);
-    let mut actions = Vec::new();
-    let mut superblocks = Vec::new();
-    let superblock = match region.superblock() {
-        Ok((found, damaged)) => {
-            refuse_newer(region, &found)?;
-            if let Some((copy, why)) = damaged {
-                actions.push(format!("superblock {copy} is written anew ({why})"));
-                superblocks.push(Superblock { generation: found.generation + 1, ..found });
-            }
-            found
-        }
-        Err(Error::Damaged { .. } | Error::Foreign { .. }) => {
-            let Rebuilt { superblock: made, missing } = rebuild(region, &reader, medium)?;
-            actions.push(format!(
-                "both superblocks are made anew from the log: region {}, served on {}, not \
-                 stopped cleanly; nobody bears witness for its last commits any more",
-                made.uuid,
-                made.medium.name()
-            ));
-            if let Some((from, to)) = missing {
-                actions.push(format!(
-                    "segments {from} to {to} of the log are not there: the log starts behind them. \
-                     Freed, most often; if not, what stood there is lost"
-                ));
-            }
-            superblocks = vec![made, Superblock { generation: made.generation + 1, ..made }];
-            made
-        }
-        Err(error) => return Err(cannot(region, &error)),
-    };
+    let Base { superblock, superblocks, mut actions } = base(region, &reader, medium)?;
     let mut frames = Frames::anonymous(superblock.geometry, 0)?;
     let mut recovery = Recovery::new(superblock);
     if !superblocks.is_empty() {
@@ -169,6 +140,54 @@ pub(super) fn make(region: &Examined, medium: Option<MediumKind>) -> Result<Plan
         plan.add_cut(region, recovered)?;
     }
     Ok(plan)
+}
+
+/// What a repair starts from.
+struct Base {
+    superblock: Superblock,
+    /// To be written, if a copy is damaged.
+    superblocks: Vec<Superblock>,
+    /// For people, one line each.
+    actions: Vec<String>,
+}
+
+/// Returns the superblock that holds, or one that is made up.
+fn base(
+    region: &Examined,
+    reader: &Reader<'_>,
+    medium: Option<MediumKind>,
+) -> Result<Base, Failure> {
+    let mut actions = Vec::new();
+    let mut superblocks = Vec::new();
+    let superblock = match region.superblock() {
+        Ok((found, damaged)) => {
+            refuse_newer(region, &found)?;
+            if let Some((copy, why)) = damaged {
+                actions.push(format!("superblock {copy} is written anew ({why})"));
+                superblocks.push(Superblock { generation: found.generation + 1, ..found });
+            }
+            found
+        }
+        Err(Error::Damaged { .. } | Error::Foreign { .. }) => {
+            let Rebuilt { superblock: made, missing } = rebuild(region, reader, medium)?;
+            actions.push(format!(
+                "both superblocks are made anew from the log: region {}, served on {}, not \
+                 stopped cleanly; nobody bears witness for its last commits any more",
+                made.uuid,
+                made.medium.name()
+            ));
+            if let Some((from, to)) = missing {
+                actions.push(format!(
+                    "segments {from} to {to} of the log are not there: the log starts behind them. \
+                     Freed, most often; if not, what stood there is lost"
+                ));
+            }
+            superblocks = vec![made, Superblock { generation: made.generation + 1, ..made }];
+            made
+        }
+        Err(error) => return Err(cannot(region, &error)),
+    };
+    Ok(Base { superblock, superblocks, actions })
 }
 
 fn refuse_newer(region: &Examined, superblock: &Superblock) -> Result<(), Failure> {
