@@ -40,6 +40,26 @@ fn targets_are_calls() {
     assert_eq!(call("GET", &last), Ok(Call::Read(log("a"), u64::MAX)));
 }
 
+/// A proxy that guards `/v1/logs/a` looks at the path, and finds none in what stands in a query.
+/// RFC 9112, 3.2.2: the host in the target counts, for whoever compares it with `Origin`.
+#[test]
+fn a_target_in_absolute_form_has_the_host_in_it_and_the_path_behind_it() {
+    for target in ["http://h?/v1/logs/a", "http://h#/v1/logs/a", "HTTP://h?x=/v1/logs"] {
+        assert_eq!(call("GET", target), Err(Status::NotFound), "{target}");
+    }
+    for target in ["http:///v1/logs/a", "http://u:p@h/v1/logs/a", "http://h\\x/v1/logs", "http://"]
+    {
+        let text = format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n");
+        assert_eq!(refusal(&text), Status::BadRequest, "{target}");
+    }
+    let origin = |target: &str| {
+        let fields = "HTTP/1.1\r\nHost: h\r\nOrigin: http://h";
+        head(&format!("GET {target} {fields}\r\n\r\n")).terms.and_then(|terms| terms.origin)
+    };
+    assert_eq!(origin("http://H/livez"), None);
+    assert_eq!(origin("http://other/livez").as_deref(), Some("http://h"));
+}
+
 /// A path that looks like another one must not be taken for it.
 #[test]
 fn other_targets_are_none() {

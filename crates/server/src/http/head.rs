@@ -7,7 +7,7 @@ use httparse::{Header, Request};
 use super::{
     Call, Expected, Fault, Form, Link, Status, Terms,
     accept::{NOT_ACCEPTABLE, choose},
-    route::{decimal, route},
+    route::{absolute, decimal, route},
 };
 use crate::config::{HEAD_BYTES_MAX, HEADERS_MAX, TARGET_BYTES_MAX};
 
@@ -49,6 +49,8 @@ const TARGET_TOO_LONG: Fault =
     Fault::new(Status::TargetTooLong, "the target of a request is at most 8 KiB");
 const HOST: Fault =
     Fault::new(Status::BadRequest, "Host is said once, in HTTP/1.1 always: a name and a port");
+const AUTHORITY: Fault =
+    Fault::new(Status::BadRequest, "a target behind http:// has a host, maybe a port, and a path");
 const LENGTHS: Fault =
     Fault::new(Status::BadRequest, "Content-Length is one decimal number, said once");
 const BOTH: Fault =
@@ -118,7 +120,7 @@ fn understand(request: &Request<'_, '_>, bytes: usize) -> Result<Head, Fault> {
     else {
         return Err(MALFORMED);
     };
-    let fields = Fields::read(request.headers)?;
+    let mut fields = Fields::read(request.headers)?;
     let framing = fields.framing(version)?;
     if version > 0 && fields.host.is_none() {
         return Err(HOST);
@@ -128,6 +130,15 @@ fn understand(request: &Request<'_, '_>, bytes: usize) -> Result<Head, Fault> {
         0 if fields.keep_alive => Link::StayOld,
         0 => Link::Close,
         _ => Link::Stay,
+    };
+    let target = match absolute(target) {
+        None => target,
+        Some((host, path)) if is_host(host.as_bytes()) && !host.is_empty() => {
+            // RFC 9112, 3.2.2: it stands for `Host`, whatever that says.
+            fields.host = Some(host.as_bytes());
+            path
+        }
+        Some(_) => return Err(AUTHORITY),
     };
     let mut call = route(method, target);
     let mut terms = None;
@@ -234,12 +245,7 @@ impl<'a> Fields<'a> {
         let value = header.value.trim_ascii();
         // Most fields are told apart by their length.
         match header.name.len() {
-            4 if is("host") => {
-                let is_valid = value.iter().all(|byte| HOST_BYTES[usize::from(*byte)]);
-                if self.host.replace(value).is_some() || !is_valid {
-                    return Err(HOST);
-                }
-            }
+            4 if is("host") => self.add_host(value)?,
             5 if is("range") => self.has_terms = true,
             6 if is("accept") => self.accepts = true,
             6 if is("expect") => {
@@ -264,6 +270,11 @@ impl<'a> Fields<'a> {
             _ => {}
         }
         Ok(())
+    }
+
+    fn add_host(&mut self, value: &'a [u8]) -> Result<(), Fault> {
+        let is_second = self.host.replace(value).is_some();
+        if is_second || !is_host(value) { Err(HOST) } else { Ok(()) }
     }
 
     fn add_length(&mut self, value: &[u8]) -> Result<(), Fault> {
@@ -299,18 +310,23 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Which bytes [`is_host`].
+/// Returns true for what consists of the bytes of a host with a port.
+fn is_host(value: &[u8]) -> bool {
+    value.iter().all(|byte| HOST_BYTES[usize::from(*byte)])
+}
+
+/// Which bytes [`is_host`] takes.
 const HOST_BYTES: [bool; 256] = {
     let (mut bytes, mut byte) = ([false; 256], 0);
     while byte < 128 {
-        bytes[byte as usize] = is_host(byte);
+        bytes[byte as usize] = is_host_byte(byte);
         byte += 1;
     }
     bytes
 };
 
 /// Returns true for what may stand in a host with a port (RFC 3986, 3.2.2 and 3.2.3).
-const fn is_host(byte: u8) -> bool {
+const fn is_host_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
             byte,

@@ -63,7 +63,6 @@ const LIMIT: Fault = Fault::new(Status::BadRequest, "`limit` is a decimal number
 
 /// Returns what `method` asks of `target`. HEAD asks what GET asks.
 pub(super) fn route(method: &str, target: &str) -> Result<Call, Fault> {
-    let target = origin(target);
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     if let Some(rest) = path.strip_prefix("/v1/logs/") {
         return match rest.split_once('/') {
@@ -133,15 +132,16 @@ fn value<'a>(query: &'a str, key: &str) -> Option<&'a str> {
     query.split('&').find_map(|pair| pair.strip_prefix(key))
 }
 
-/// Returns the path and query of a target, also of one in absolute form, which proxies send.
-fn origin(target: &str) -> &str {
+/// Splits a target in absolute form, which proxies send, into its host with the port, and its path
+/// with the query. `None`: it has another form.
+pub(super) fn absolute(target: &str) -> Option<(&str, &str)> {
     const SCHEME: &str = "http://";
-    match target.split_at_checked(SCHEME.len()) {
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case(SCHEME) => {
-            rest.find('/').map_or("/", |at| &rest[at..])
-        }
-        _ => target,
-    }
+    let (scheme, rest) = target.split_at_checked(SCHEME.len())?;
+    // RFC 3986, 3.2: what a `/` behind these is part of is no path.
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (host, path) = rest.split_at(end);
+    let is_path = path.starts_with('/');
+    scheme.eq_ignore_ascii_case(SCHEME).then_some((host, if is_path { path } else { "/" }))
 }
 
 /// Returns the number from 1 on that `text` is.
