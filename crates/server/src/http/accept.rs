@@ -12,20 +12,27 @@ type Weight = u16;
 
 /// Returns the one of `offers`, best first, that `accept` likes best; the first one if it says
 /// nothing that can be read, `None` if it takes none of them.
-pub(super) fn choose<'a, T: Copy>(
-    accept: impl Iterator<Item = &'a [u8]> + Clone,
-    offers: &[(&str, T)],
+pub(super) fn choose<'a, T: Copy, const N: usize>(
+    accept: impl Iterator<Item = &'a [u8]>,
+    offers: &[(&str, T); N],
 ) -> Option<T> {
     let ranges = accept.flat_map(|field| field.split(|byte| *byte == b',')).filter_map(parse);
-    if ranges.clone().next().is_none() {
+    // A head has room for thousands of them: each is read once. Of those that fit, the one that
+    // says most about the type counts.
+    let (mut fitting, mut says_nothing) = ([(0, 0); N], true);
+    for (range, weight) in ranges {
+        says_nothing = false;
+        for ((name, _), fitting) in offers.iter().zip(&mut fitting) {
+            if let Some(fit) = fit(range, name).filter(|fit| *fit >= fitting.0) {
+                *fitting = (fit, weight);
+            }
+        }
+    }
+    if says_nothing {
         return offers.first().map(|(_, offer)| *offer);
     }
     let mut best: Option<(Weight, T)> = None;
-    for (name, offer) in offers {
-        // Of the ranges that fit, the one that says most about the type counts.
-        let fitting =
-            ranges.clone().filter_map(|(range, weight)| Some((fit(range, name)?, weight)));
-        let weight = fitting.max_by_key(|(fit, _)| *fit).map_or(0, |(_, weight)| weight);
+    for ((_, offer), (_, weight)) in offers.iter().zip(fitting) {
         if weight > best.map_or(0, |(weight, _)| weight) {
             best = Some((weight, *offer));
         }
@@ -58,7 +65,11 @@ fn parse(element: &[u8]) -> Option<(&str, Weight)> {
 fn parse_weight(text: &str) -> Option<Weight> {
     let (whole, part) = text.split_once('.').unwrap_or((text, ""));
     let is_number = part.len() <= 3 && part.bytes().all(|byte| byte.is_ascii_digit());
-    let thousandths: Weight = format!("{part:0<3}").parse().ok().filter(|_| is_number)?;
+    if !is_number {
+        return None;
+    }
+    let digits = part.bytes().chain(std::iter::repeat(b'0')).take(3);
+    let thousandths = digits.fold(0, |sum, digit| sum * 10 + Weight::from(digit - b'0'));
     match whole {
         "0" => Some(thousandths),
         "1" if thousandths == 0 => Some(1000),
@@ -98,5 +109,20 @@ mod tests {
         assert_eq!(choose([].into_iter(), &offers), Some('a'));
         let two = [&b"text/n;q=0.3"[..], b"application/jsonl;q=0.4"];
         assert_eq!(choose(two.into_iter(), &offers), Some('j'));
+    }
+
+    /// A head of 16 KiB has room for thousands of ranges: read for each offer, and with a string
+    /// made of each weight, they took 1.5 ms under the lock.
+    #[test]
+    fn each_range_is_read_once() {
+        let offers = [("a/a", 'a'), ("b/b", 'b'), ("c/c", 'c')];
+        let mut reads = 0;
+        // It cannot be cloned.
+        let fields = std::iter::from_fn(|| {
+            reads += 1;
+            (reads <= 3).then_some(&b"x/y;q=0.1,b/b;q=0.25,*/*;q=0.2"[..])
+        });
+        assert_eq!(choose(fields, &offers), Some('b'));
+        assert_eq!(reads, 4);
     }
 }

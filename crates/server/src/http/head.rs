@@ -191,10 +191,7 @@ fn read_terms(
 }
 
 /// Returns the values of all fields of a name.
-fn values<'a>(
-    headers: &'a [Header<'a>],
-    name: &'static str,
-) -> impl Iterator<Item = &'a [u8]> + Clone {
+fn values<'a>(headers: &'a [Header<'a>], name: &'static str) -> impl Iterator<Item = &'a [u8]> {
     let named = headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
     named.map(|header| header.value)
 }
