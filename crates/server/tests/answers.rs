@@ -344,6 +344,7 @@ fn shapes_that_smuggle_are_refused() {
         (format!("{post}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), 400),
         (format!("{post}Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n"), 400),
         (format!("{post}Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello"), 400),
+        (format!("{post}Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello"), 400),
         (format!("{post}Content-Length: 5, 5\r\n\r\nhello"), 400),
         (format!("{post}Content-Length: 5,6\r\n\r\nhello"), 400),
         (format!("{post}Content-Length: 0x5\r\n\r\nhello"), 400),
@@ -386,7 +387,6 @@ fn shapes_that_smuggle_are_refused() {
     assert_eq!(rig.once(ask("GET", "/v1/logs/a")).status, 404, "nothing was appended");
     // What is odd, and has one meaning.
     for request in [
-        format!("{post}Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello"),
         format!("{post}content-length:5\r\n\r\nhello"),
         format!("\r\n\r\n{post}Content-Length: 5\r\n\r\nhello"),
         "POST http://h/v1/logs/a HTTP/1.1\r\nHost: [::1]:80\r\nContent-Length: 1\r\n\r\nx".into(),

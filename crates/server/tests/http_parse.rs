@@ -105,11 +105,10 @@ fn the_end_is_found_wherever_a_head_is_cut() {
 fn a_length_is_said_once_and_plainly() {
     let of = |fields: &str| format!("POST /v1/logs/a HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
     assert_eq!(head(&of("content-LENGTH:  7 \r\n")).framing, Framing::Length(7));
-    let twice = "Content-Length: 7\r\nContent-Length: 7\r\n";
-    assert_eq!(head(&of(twice)).framing, Framing::Length(7));
     assert_eq!(head(&of("")).framing, Framing::None);
     for fields in [
         "Content-Length: 7\r\nContent-Length: 8\r\n",
+        "Content-Length: 7\r\nContent-Length: 7\r\n",
         "Content-Length: 7, 7\r\n",
         "Content-Length: -7\r\n",
         "Content-Length: 0x7\r\n",
