@@ -153,8 +153,14 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
         } else if row.tells(record.len) {
             let mut value = self.own.pools.bytes();
             self.copy_out(self.core.store.found(), &mut value);
+            let start = row.copy.len();
             line(&mut row.copy, record, &value);
             self.own.pools.give_bytes(value);
+            // Escaped, it is up to six times as long: more than there was room for.
+            if row.count > 0 && row.copy.len() as u64 > BATCH_BYTES_MAX {
+                row.copy.truncate(start);
+                return Next::End;
+            }
         } else {
             line_elsewhere(&mut row.copy, record, row.log);
         }

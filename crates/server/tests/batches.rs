@@ -99,6 +99,27 @@ fn a_batch_is_bounded() {
     assert_eq!(lines.text(), "{\"seq\":1,\"bytes\":1048576,\"href\":\"/v1/logs/huge/1\"}\n");
 }
 
+/// Control characters are six bytes each in JSON: a row of lines would be more than twice as long
+/// as what a connection may have to be sent.
+#[test]
+fn lines_are_bounded_as_they_are_written() {
+    let mut rig = Rig::new(MEDIA[1], 16);
+    for len in [31_000, 65_536, 0] {
+        rig.append("log", &vec![1; len]);
+    }
+    for restarts in [false, true] {
+        if restarts {
+            rig = rig.restart(MEDIA[1]);
+        }
+        for (from, next, most) in [(1, "2", 256 << 10), (2, "3", 6 * 65_536 + 64), (3, "4", 64)] {
+            let target = format!("/v1/logs/log?from={from}");
+            let lines = get(&mut rig, &target, "Accept: application/jsonl\r\n");
+            assert_eq!(lines.field("Impasto-Next"), next);
+            assert!(lines.body.len() <= most, "{} from {from}", lines.body.len());
+        }
+    }
+}
+
 #[test]
 fn a_poll_at_the_end_is_empty_until_something_comes() {
     let mut rig = Rig::new(MEDIA[0], 16);
