@@ -59,6 +59,10 @@ pub const OUTPUT_REPLIES_MAX: usize = 1024;
 pub const BACKLOG_BYTES_MAX: usize = 64 << 20;
 /// Records in a row are so many bytes of values at most, unless the first one alone is more.
 pub const BATCH_BYTES_MAX: u64 = 256 << 10;
+/// Most bytes of memory that one reply takes. Records in a row: 256 KiB of short values, and 1000
+/// times 24 bytes before them; or one line of JSON, with a value of 64 KiB whose bytes are all
+/// escaped.
+pub const REPLY_BYTES_MAX: u64 = 388 << 10;
 /// A stored value up to this length is copied behind its head: cheaper than a part of its own.
 pub const COPY_BYTES_MAX: u32 = 512;
 

@@ -221,7 +221,7 @@ mod tests {
         let line = of(MediumKind::Shm, "0.0.0.0:8080", None).to_json();
         assert!(!line.contains('\n'));
         let found: serde_json::Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(found["http"], "http://0.0.0.0:8080");
+        assert_eq!(found["listening"], serde_json::json!(["http://0.0.0.0:8080"]));
         assert_eq!((&found["memory"]["mib"], &found["medium"]), (&1026.into(), &"shm".into()));
         assert_eq!(found["cautions"].as_array().unwrap().len(), 1);
     }

@@ -4,7 +4,9 @@ use std::{fmt, fs};
 
 use impasto::{
     region::layout::{BUF_BYTES, Geometry, MediumKind},
-    server::config::{self, BACKLOG_BYTES_MAX, HEAD_BYTES_MAX, OUTPUT_BYTES_MAX},
+    server::config::{
+        self, BACKLOG_BYTES_MAX, INLINE_BYTES_MAX, OUTPUT_BYTES_MAX, REPLY_BYTES_MAX,
+    },
     store::INDEX_BYTES_PER_RECORD,
 };
 use serde::Serialize;
@@ -49,7 +51,9 @@ impl Sum {
             rings_mib,
             index_mib,
             record_bytes: INDEX_BYTES_PER_RECORD,
-            connection_bytes_max: HEAD_BYTES_MAX + usize_of(OUTPUT_BYTES_MAX),
+            // A body that is not whole, and replies up to the one with which there are too many.
+            connection_bytes_max: INLINE_BYTES_MAX as usize
+                + usize_of(OUTPUT_BYTES_MAX + REPLY_BYTES_MAX),
             waiting_bytes_max: BACKLOG_BYTES_MAX * workers as usize,
         }
     }
@@ -148,6 +152,8 @@ mod tests {
         assert!(sum.starts_with(text), "{sum}");
         let sum = Sum::new(geometry, MediumKind::Shm, 2, 0).to_string();
         assert!(sum.starts_with("1025 MiB = 1024 frames + 1 rings + 0 index\n"), "{sum}");
+        // 64 of a body, 256 of replies, 388 of the last one.
+        assert!(sum.contains("at most 708 KiB for each connection"), "{sum}");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::{
     LogName, Record,
     reply::{decimal, put},
 };
+use crate::config::{BATCH_BYTES_MAX, REPLY_BYTES_MAX};
 
 /// Which records are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,13 @@ pub(crate) const FRAME_BYTES: usize = 24;
 pub(crate) const LINE_VALUE_BYTES_MAX: u32 = 64 << 10;
 const LIMIT: u16 = 100;
 const LIMIT_MAX: u64 = 1000;
+/// Bytes of the longest head, and of a line but for the value.
+const AROUND_BYTES: u64 = 1 << 10;
+
+const _: () = assert!(
+    BATCH_BYTES_MAX + LIMIT_MAX * FRAME_BYTES as u64 + AROUND_BYTES <= REPLY_BYTES_MAX
+        && 6 * LINE_VALUE_BYTES_MAX as u64 + AROUND_BYTES <= REPLY_BYTES_MAX
+);
 
 impl Batch {
     pub(super) fn new(from: Option<u64>, limit: Option<u16>) -> Self {
