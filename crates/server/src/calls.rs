@@ -137,8 +137,9 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
         let names = self.core.store.logs().map(|name| name.len() as u64 + 3).sum::<u64>();
         let len = 3 + names.saturating_sub(1);
         self.reply(flow, lsn, &[], |out| reply::json(out, len, asked.link));
+        self.own.made_bytes += count as u64 * LISTED_BYTES;
         if asked.bodyless {
-            return self.go_on(flow, asked.link, asked.skip);
+            return self.go_on_after_work(flow, &asked);
         }
         let Asked { link, skip, .. } = asked;
         self.list(flow, Listing { lsn, count, next: 0, link, skip });
@@ -196,6 +197,15 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
         self.reply(flow, lsn, &[], |out| reply::problem(out, &fault, link, bodyless));
     }
 
+    /// A call was answered that was as much work as one whose answer fills the output, which a HEAD
+    /// does not.
+    pub(crate) fn go_on_after_work(&mut self, flow: &mut Flow, asked: &Asked) {
+        self.go_on(flow, asked.link, asked.skip);
+        if asked.bodyless && flow.parked.is_none() && asked.link != Link::Close {
+            self.park(flow, Parked::Output);
+        }
+    }
+
     /// A request was answered: what comes next on its flow?
     pub(crate) fn go_on(&mut self, flow: &mut Flow, link: Link, skip: u64) {
         flow.since = self.own.now;
@@ -212,3 +222,5 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
 
 /// A listing is written in pieces of about so many bytes.
 const LISTING_BYTES: usize = 32 << 10;
+/// To look at a log takes as long as copying so many bytes.
+const LISTED_BYTES: u64 = 8;

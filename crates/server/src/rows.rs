@@ -11,7 +11,7 @@ use crate::{
     engine::Engine,
     flow::{Asked, Flow, Input, Parked},
     http::{
-        Batch, Fault, Form, Link, LogName, Record,
+        Batch, Fault, Form, LogName, Record,
         batch::{LINE_VALUE_BYTES_MAX, frame, line, line_elsewhere},
         reply,
     },
@@ -93,12 +93,7 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
             Next::Taken | Next::End => {
                 self.send_row(flow, &asked, &row);
                 self.own.made_bytes += row.work();
-                self.go_on(flow, asked.link, asked.skip);
-                // It has made as much work as one that is sent, but does not fill the output.
-                let goes_on = flow.parked.is_none() && asked.link != Link::Close;
-                if asked.bodyless && goes_on {
-                    self.park(flow, Parked::Output);
-                }
+                self.go_on_after_work(flow, &asked);
             }
         }
         row.copy.clear();

@@ -270,3 +270,18 @@ fn a_turn_makes_a_bounded_part_of_what_is_asked_for() {
     }
     assert_eq!(all, 100);
 }
+
+/// To say how long the list is, the names of all logs are looked at.
+#[test]
+fn a_turn_lists_all_logs_once_for_each_client() {
+    let mut rig = Rig::new(MEDIA[1], 16);
+    rig.append("log", b"x");
+    let flow = rig.open();
+    rig.peer.push(flow, ask("HEAD", "/v1/logs").repeat(50).as_bytes());
+    let mut turn = || {
+        rig.worker.turn(Some(std::time::Duration::ZERO)).unwrap();
+        replies_to(&rig.peer.take_sent(flow), |_| false).len()
+    };
+    let answered: Vec<_> = (0..200).map(|_| turn()).collect();
+    assert_eq!((answered.iter().max(), answered.iter().sum()), (Some(&1), 50));
+}
