@@ -15,6 +15,7 @@ use crate::{
     http::{Fault, Link, Status, problem::IN_DOUBT, reply},
     jobs::{Job, Whose},
     landing::Landing,
+    monitor::Kind,
     placer::{Arrived, Placer},
     pools::Pools,
     shared::Core,
@@ -266,6 +267,10 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
 
     /// The peer of `flow` was too slow with its request.
     pub(crate) fn give_up(&mut self, flow: &mut Flow) {
+        if matches!(flow.input, Input::Head) {
+            // What it is about is not known, nor which page it is from: not what was answered last.
+            (flow.allowed, flow.kind) = (None, Kind::Other);
+        }
         self.answer_fault(flow, LATE, Link::Close, false);
         self.end_input(flow);
     }

@@ -57,6 +57,26 @@ fn a_head_that_trickles_in_gets_408() {
     assert!(options.head < 40 * SECOND);
 }
 
+/// It was counted as what was asked before, and a page that was allowed to ask that could read it.
+#[test]
+fn a_408_to_a_head_is_about_no_request() {
+    let allow_origin = vec!["*".into()];
+    let options = Options { allow_origin, ..Options::default() };
+    let mut rig = Rig::with_options(MEDIA[0], 16, options.clone());
+    let flow = rig.open();
+    let request =
+        "POST /v1/logs/log HTTP/1.1\r\nHost: h\r\nOrigin: http://p\r\nContent-Length: 0\r\n\r\n";
+    assert_eq!(replies(&rig.talk(flow, request))[0].field("Access-Control-Allow-Origin"), "*");
+    assert!(rig.talk(flow, "GET ").is_empty());
+    rig.pass(options.head);
+    let reply = &replies(&rig.peer.take_sent(flow))[0];
+    assert_eq!((reply.status, reply.field("Access-Control-Allow-Origin")), (408, ""));
+    let metrics = rig.once(ask("GET", "/metrics")).text();
+    for line in ["{kind=\"append\",class=\"4xx\"} 0", "{kind=\"other\",class=\"4xx\"} 1"] {
+        assert!(metrics.contains(line), "{line} is not in\n{metrics}");
+    }
+}
+
 /// A body that has stopped would keep what was reserved for it.
 #[test]
 fn a_body_that_stops_gets_408_and_gives_back_its_space() {
