@@ -17,6 +17,8 @@ pub(crate) struct Flow {
     pub(crate) is_stopping: bool,
     /// Waits for a buffer to land in.
     pub(crate) is_starved: bool,
+    /// Something has landed since it was starved last.
+    pub(crate) has_landed: bool,
     /// To be shut when its transmit has ended.
     pub(crate) is_shutting: bool,
     /// A transmit has failed; to be told when no receive is in flight.
@@ -105,6 +107,7 @@ impl Flows {
             is_paused: false,
             is_stopping: false,
             is_starved: false,
+            has_landed: false,
             is_shutting: false,
             is_broken: false,
             is_closing: false,

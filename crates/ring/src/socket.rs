@@ -429,7 +429,10 @@ impl Kind {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+    use std::{
+        io::Write,
+        net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    };
 
     use impasto_region::layout::Geometry;
     use socket2::SockRef;
@@ -516,6 +519,35 @@ mod tests {
         }
         assert_eq!((io.in_flight(), port.starved.len()), (FLOWS, 0));
         drop(clients);
+    }
+
+    /// In their order, one that sends without a pause would take each buffer before it is the turn
+    /// of the others, for as long as it sends.
+    #[test]
+    fn who_has_found_no_buffer_goes_before_who_has_taken_them() {
+        let (mut port, mut io, mut frames, address) = bare_port(2);
+        let mut clients: Vec<_> = (0..2).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let turn = |port: &mut UringPort, io: &mut Uring, frames: &mut Frames| {
+            io.enter(Some(Duration::from_millis(10))).unwrap();
+            port.receive(io, frames);
+            while port.ring.advance().is_some() {}
+            port.ring.release();
+        };
+        while port.starved.len() < 2 {
+            turn(&mut port, &mut io, &mut frames);
+        }
+        let buf = Geometry::new(16 << 20).unwrap().bufs_end();
+        port.provide(&mut io, &mut frames, buf);
+        while port.starved.is_empty() {
+            clients[0].write_all(&[0; 4096]).unwrap();
+            turn(&mut port, &mut io, &mut frames);
+        }
+        let greedy = port.starved[0];
+        while port.starved.len() < 2 {
+            clients[1].write_all(&[0]).unwrap();
+            turn(&mut port, &mut io, &mut frames);
+        }
+        assert_eq!(port.starved[1], greedy);
     }
 
     /// Without the wake-up, a connection that another port has given to this one would wait on when

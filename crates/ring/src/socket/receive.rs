@@ -98,7 +98,13 @@ impl<I: Sockets> SocketPort<I> {
                 Some(Errno::NOBUFS) if was_directed => Some(What::Reset),
                 Some(Errno::NOBUFS) => {
                     flow.is_starved = true;
-                    self.starved.push_back(flow.id);
+                    // Behind one that has taken every buffer until now, the others would find none
+                    // again, each time.
+                    if std::mem::take(&mut flow.has_landed) {
+                        self.starved.push_back(flow.id);
+                    } else {
+                        self.starved.push_front(flow.id);
+                    }
                     None
                 }
                 _ => Some(What::Reset),
@@ -161,6 +167,7 @@ impl<I: Sockets> SocketPort<I> {
         let landed = self.group.land(frames, landing);
         let flow = self.flows.at_mut(index).filter(|flow| !flow.is_closing);
         if let (Some(extent), Some(flow)) = (landed.extent, flow) {
+            flow.has_landed = true;
             self.ring.push(Slot { flow: flow.id, what: What::Data(extent) });
         }
         if let Some(buf) = landed.full {
