@@ -51,8 +51,10 @@ const NOT_FOUND: Fault = Fault::new(
     "no such target: there are /v1/logs, /v1/logs/{log}, /v1/logs/{log}/{seq}, /v1/region, \
      /metrics, /version, /livez, /readyz",
 );
-const NAME: Fault =
-    Fault::new(Status::BadRequest, "the name of a log is 1 to 128 bytes of [A-Za-z0-9._-]");
+const NAME: Fault = Fault::new(
+    Status::BadRequest,
+    "the name of a log is 1 to 128 bytes of [A-Za-z0-9._-], and not . or ..",
+);
 const SEQ: Fault =
     Fault::new(Status::BadRequest, "a sequence number is a decimal number from 1 to 2^64-1");
 const BEFORE: Fault = Fault::new(
