@@ -189,7 +189,7 @@ mod tests {
                  io         io_uring\n\
                  workers    2, for up to 1000 connections\n\
                  memory     1058 MiB = 1024 frames + 32 landing + 1 rings + 1 index\n           \
-                 and 44 bytes for each record to come; at most 272 KiB for each connection, \
+                 and 44 bytes for each record to come; at most 708 KiB for each connection, \
                  128 MiB for what waits\n\
                  listening  http://127.0.0.1:8080",
                 env!("CARGO_PKG_VERSION")
