@@ -90,7 +90,8 @@ const BODY_BYTES: usize = 4 << 20;
 fn fill(target: SocketAddr, log: &str, len: usize, bytes: u64) -> Result<(), Failure> {
     let mut stream = TcpStream::connect(target)?;
     let mut replies = BufReader::new(stream.try_clone()?);
-    let mut request = format!("POST /v1/logs/{log} HTTP/1.1\r\ncontent-length: {len}\r\n\r\n");
+    let mut request =
+        format!("POST /v1/logs/{log} HTTP/1.1\r\nhost: impasto\r\ncontent-length: {len}\r\n\r\n");
     let body = Random::new(len as u64).bytes(len);
     // More than one is under way, so that a commit has several.
     let (count, depth) = (bytes / len as u64, if len > 1 << 20 { 1 } else { 16 });
