@@ -92,6 +92,87 @@ pub trait Group: fmt::Debug {
     fn land(&mut self, frames: &mut Frames, landing: Self::Landing) -> Landed;
 }
 
+/// What an `impl Sockets` is without saying more: the type has the methods itself.
+macro_rules! own_operations {
+    () => {
+        fn wake(&mut self, waker: &Self::Waker) {
+            Self::wake(self, waker);
+        }
+
+        fn accept(&mut self, token: Token, listener: &Fd) -> Op {
+            Self::accept(self, token, listener)
+        }
+
+        fn receive(&mut self, token: Token, socket: &Fd, group: &Self::Group) -> Op {
+            Self::receive(self, token, socket, group)
+        }
+
+        fn send(
+            &mut self,
+            token: Token,
+            socket: &Fd,
+            frames: &Frames,
+            bytes: Vec<u8>,
+            pieces: impl IntoIterator<Item = Piece>,
+            is_quiet: bool,
+        ) -> Op {
+            if is_quiet {
+                Self::send_quiet(self, token, socket, frames, bytes, pieces)
+            } else {
+                Self::send(self, token, socket, frames, bytes, pieces)
+            }
+        }
+
+        fn timer(&mut self, token: Token, after: Duration) -> Op {
+            Self::timer(self, token, after)
+        }
+
+        fn shutdown(&mut self, token: Token, socket: &Fd) -> Op {
+            Self::shutdown(self, token, socket)
+        }
+
+        fn close(&mut self, fd: Fd) {
+            Self::close(self, fd);
+        }
+
+        fn cancel(&mut self, op: Op) {
+            Self::cancel(self, op);
+        }
+
+        fn completion(&mut self, owner: Owner) -> Option<Completion<Self::Landing>> {
+            Self::completion(self, owner)
+        }
+    };
+}
+
+/// Likewise a whole `impl Group`.
+macro_rules! own_group {
+    ($group:ty, $landing:ty) => {
+        impl Group for $group {
+            type Landing = $landing;
+
+            fn room(&self) -> usize {
+                Self::room(self)
+            }
+
+            fn provided(&self) -> usize {
+                Self::provided(self)
+            }
+
+            fn provide(&mut self, frames: &mut Frames, buf: BufId) {
+                Self::provide(self, frames, buf);
+            }
+
+            fn land(&mut self, frames: &mut Frames, landing: Self::Landing) -> Landed {
+                Self::land(self, frames, landing)
+            }
+        }
+    };
+}
+
+own_group!(impasto_uring::BufGroup, impasto_uring::Landing);
+own_group!(impasto_epoll::BufGroup, impasto_epoll::Landing);
+
 impl Sockets for Uring {
     type Group = impasto_uring::BufGroup;
     type Landing = impasto_uring::Landing;
@@ -115,77 +196,11 @@ impl Sockets for Uring {
         Self::waker(self)
     }
 
-    fn wake(&mut self, waker: &Self::Waker) {
-        Self::wake(self, waker);
-    }
-
-    fn accept(&mut self, token: Token, listener: &Fd) -> Op {
-        Self::accept(self, token, listener)
-    }
-
-    fn receive(&mut self, token: Token, socket: &Fd, group: &Self::Group) -> Op {
-        Self::receive(self, token, socket, group)
-    }
-
     fn receive_into(&mut self, token: Token, socket: &Fd, frames: &Frames, loan: SpanLoan) -> Op {
         Self::receive_into(self, token, socket, frames, loan)
     }
 
-    fn send(
-        &mut self,
-        token: Token,
-        socket: &Fd,
-        frames: &Frames,
-        bytes: Vec<u8>,
-        pieces: impl IntoIterator<Item = Piece>,
-        is_quiet: bool,
-    ) -> Op {
-        if is_quiet {
-            Self::send_quiet(self, token, socket, frames, bytes, pieces)
-        } else {
-            Self::send(self, token, socket, frames, bytes, pieces)
-        }
-    }
-
-    fn timer(&mut self, token: Token, after: Duration) -> Op {
-        Self::timer(self, token, after)
-    }
-
-    fn shutdown(&mut self, token: Token, socket: &Fd) -> Op {
-        Self::shutdown(self, token, socket)
-    }
-
-    fn close(&mut self, fd: Fd) {
-        Self::close(self, fd);
-    }
-
-    fn cancel(&mut self, op: Op) {
-        Self::cancel(self, op);
-    }
-
-    fn completion(&mut self, owner: Owner) -> Option<Completion<Self::Landing>> {
-        Self::completion(self, owner)
-    }
-}
-
-impl Group for impasto_uring::BufGroup {
-    type Landing = impasto_uring::Landing;
-
-    fn room(&self) -> usize {
-        Self::room(self)
-    }
-
-    fn provided(&self) -> usize {
-        Self::provided(self)
-    }
-
-    fn provide(&mut self, frames: &mut Frames, buf: BufId) {
-        Self::provide(self, frames, buf);
-    }
-
-    fn land(&mut self, frames: &mut Frames, landing: Self::Landing) -> Landed {
-        Self::land(self, frames, landing)
-    }
+    own_operations!();
 }
 
 impl Sockets for Epoll {
@@ -208,75 +223,9 @@ impl Sockets for Epoll {
         Ok(Self::waker(self))
     }
 
-    fn wake(&mut self, waker: &Self::Waker) {
-        Self::wake(self, waker);
-    }
-
-    fn accept(&mut self, token: Token, listener: &Fd) -> Op {
-        Self::accept(self, token, listener)
-    }
-
-    fn receive(&mut self, token: Token, socket: &Fd, group: &Self::Group) -> Op {
-        Self::receive(self, token, socket, group)
-    }
-
     fn receive_into(&mut self, token: Token, socket: &Fd, _frames: &Frames, loan: SpanLoan) -> Op {
         Self::receive_into(self, token, socket, loan)
     }
 
-    fn send(
-        &mut self,
-        token: Token,
-        socket: &Fd,
-        frames: &Frames,
-        bytes: Vec<u8>,
-        pieces: impl IntoIterator<Item = Piece>,
-        is_quiet: bool,
-    ) -> Op {
-        if is_quiet {
-            Self::send_quiet(self, token, socket, frames, bytes, pieces)
-        } else {
-            Self::send(self, token, socket, frames, bytes, pieces)
-        }
-    }
-
-    fn timer(&mut self, token: Token, after: Duration) -> Op {
-        Self::timer(self, token, after)
-    }
-
-    fn shutdown(&mut self, token: Token, socket: &Fd) -> Op {
-        Self::shutdown(self, token, socket)
-    }
-
-    fn close(&mut self, fd: Fd) {
-        Self::close(self, fd);
-    }
-
-    fn cancel(&mut self, op: Op) {
-        Self::cancel(self, op);
-    }
-
-    fn completion(&mut self, owner: Owner) -> Option<Completion<Self::Landing>> {
-        Self::completion(self, owner)
-    }
-}
-
-impl Group for impasto_epoll::BufGroup {
-    type Landing = impasto_epoll::Landing;
-
-    fn room(&self) -> usize {
-        Self::room(self)
-    }
-
-    fn provided(&self) -> usize {
-        Self::provided(self)
-    }
-
-    fn provide(&mut self, frames: &mut Frames, buf: BufId) {
-        Self::provide(self, frames, buf);
-    }
-
-    fn land(&mut self, frames: &mut Frames, landing: Self::Landing) -> Landed {
-        Self::land(self, frames, landing)
-    }
+    own_operations!();
 }
