@@ -6,7 +6,6 @@
 mod lines;
 mod reading;
 mod report;
-mod rounds;
 
 use std::{
     env, fs,
@@ -19,10 +18,11 @@ use clap::ValueEnum;
 
 use crate::{
     cli::{self, Failure, tell},
+    machine::Machine,
     process,
+    rounds::Measurer,
 };
-use report::{Machine, Verdict};
-use rounds::Measurer;
+use report::Verdict;
 
 /// Options of `impasto-bench figures`.
 #[derive(Debug, clap::Args)]

@@ -18,10 +18,12 @@ mod connection;
 mod figures;
 pub mod http;
 mod load;
+mod machine;
 pub mod outcome;
 mod part;
 mod process;
 mod raw;
+mod rounds;
 #[expect(dead_code, reason = "the servers that are measured say it, from the next commit on")]
 mod stages;
 pub mod statistics;

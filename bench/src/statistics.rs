@@ -1,5 +1,7 @@
 //! Medians, quartiles, and a seeded order.
 
+use serde_json::{Value, json};
+
 /// Where the middle of some figures is, and how far they spread.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread {
@@ -31,6 +33,12 @@ impl Spread {
             high: quartile(3),
             count,
         })
+    }
+
+    /// Returns it for machines.
+    pub(crate) fn json(spread: Option<Self>) -> Value {
+        let Some(Self { median, low, high, count }) = spread else { return Value::Null };
+        json!({ "median": median, "quartiles": [low, high], "rounds": count })
     }
 }
 

@@ -7,7 +7,6 @@ use tempfile::TempDir;
 use super::{
     Args,
     report::{Aim, CellReport, Figure, Line},
-    rounds::{Cell, Measurer, Rounds, Visit},
 };
 use crate::{
     cli::Failure,
@@ -16,6 +15,7 @@ use crate::{
     load::trim,
     process::{Server, impasto, impasto_takes},
     raw::RawFile,
+    rounds::{Cell, Measurer, Rounds, Visit},
     statistics::Random,
 };
 

@@ -1,64 +1,14 @@
-//! What is told: the machine, each line's cells and figures, as a table and as JSON.
+//! What is told: each line's cells and figures, as a table and as JSON.
 
-use std::{env, fmt, fs, process::Command, thread};
+use std::fmt;
 
 use serde_json::{Value, json};
 
-use super::rounds::{Cell, Rounds, Tally};
-use crate::statistics::Spread;
-
-/// Where and how the figures were taken: without it they are worth nothing.
-#[derive(Debug)]
-pub(super) struct Machine {
-    cpu: String,
-    cores: usize,
-    memory_mib: u64,
-    kernel: String,
-    commit: String,
-    command: String,
-    seed: u64,
-}
-
-impl Machine {
-    pub(super) fn look(seed: u64) -> Self {
-        let read = |path| fs::read_to_string(path).unwrap_or_default();
-        let field = |text: &str, name: &str| {
-            let line = text.lines().find(|line| line.starts_with(name));
-            line.and_then(|line| line.split_once(':')).map(|(_, value)| value.trim().to_owned())
-        };
-        let memory = field(&read("/proc/meminfo"), "MemTotal");
-        let memory_kib = memory.and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
-        Self {
-            cpu: field(&read("/proc/cpuinfo"), "model name").unwrap_or_else(|| "unknown".into()),
-            cores: thread::available_parallelism().map_or(0, usize::from),
-            memory_mib: memory_kib.unwrap_or(0) / 1024,
-            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
-            commit: commit().unwrap_or_else(|| "unknown".into()),
-            command: env::args().collect::<Vec<_>>().join(" "),
-            seed,
-        }
-    }
-}
-
-/// The commit of the sources that this was built from, with a mark if they were changed since.
-fn commit() -> Option<String> {
-    let output = Command::new("git")
-        .args(["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()
-        .ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-}
-
-impl fmt::Display for Machine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { cpu, cores, memory_mib, kernel, commit, command, seed } = self;
-        writeln!(f, "machine  {cpu}, {cores} cores, {memory_mib} MiB")?;
-        writeln!(f, "kernel   {kernel}")?;
-        writeln!(f, "commit   {commit}")?;
-        write!(f, "command  {command} (seed {seed})")
-    }
-}
+use crate::{
+    machine::Machine,
+    rounds::{Cell, Rounds, Tally},
+    statistics::Spread,
+};
 
 /// One line of what has to be reached, measured.
 #[derive(Debug)]
@@ -197,8 +147,8 @@ impl fmt::Display for Line {
                     None => write!(f, "{:>11}", "-")?,
                 }
             }
-            let Tally { waited, failed, errors, .. } = &cell.tally;
-            writeln!(f, "{waited:>9}{failed:>8}")?;
+            let Tally { waited, failed, given_up, errors, .. } = &cell.tally;
+            writeln!(f, "{waited:>9}{:>8}", failed + given_up)?;
             if errors.total() > 0 {
                 writeln!(f, "  {:<22}    errors: {errors}", "")?;
             }
@@ -213,34 +163,28 @@ impl fmt::Display for Line {
 /// Returns all of it for machines.
 pub(super) fn to_json(machine: &Machine, lines: &[Line]) -> String {
     let lines: Vec<Value> = lines.iter().map(line_json).collect();
-    let json = json!({
-        "machine": { "cpu": machine.cpu, "cores": machine.cores, "memory_mib": machine.memory_mib },
-        "kernel": machine.kernel,
-        "commit": machine.commit,
-        "command": machine.command,
-        "seed": machine.seed,
-        "lines": lines,
-    });
+    let mut json = machine.to_json();
+    json["lines"] = lines.into();
     format!("{json:#}\n")
 }
 
 fn line_json(line: &Line) -> Value {
     let cells = line.cells.iter().map(|cell| {
         let columns = cell.columns.iter();
-        let numbers = columns.map(|(name, _, spread)| ((*name).to_owned(), spread_json(*spread)));
-        let Tally { repeated, waited, failed, errors } = &cell.tally;
+        let numbers = columns.map(|(name, _, spread)| ((*name).to_owned(), Spread::json(*spread)));
+        let Tally { repeated, waited, failed, given_up, errors } = &cell.tally;
         json!({
             "name": cell.name,
             "rounds": cell.rounds,
             "numbers": numbers.collect::<serde_json::Map<_, _>>(),
-            "windows": { "repeated": repeated, "dropped": waited, "failed": failed },
+            "windows": { "repeated": repeated, "dropped": waited, "failed": failed, "given_up": given_up },
             "errors": errors.to_json(),
         })
     });
     let figures = line.figures.iter().map(|figure| {
         json!({
             "name": figure.name,
-            "ratio": spread_json(figure.found),
+            "ratio": Spread::json(figure.found),
             "aim": figure.aim.to_string(),
             "verdict": figure.verdict_text(),
         })
@@ -251,11 +195,6 @@ fn line_json(line: &Line) -> Value {
         "cells": cells.collect::<Vec<_>>(),
         "figures": figures.collect::<Vec<_>>(),
     })
-}
-
-fn spread_json(spread: Option<Spread>) -> Value {
-    let Some(Spread { median, low, high, count }) = spread else { return Value::Null };
-    json!({ "median": median, "quartiles": [low, high], "rounds": count })
 }
 
 #[cfg(test)]

@@ -32,16 +32,16 @@ use crate::{
 
 /// Something to be measured once in each round.
 #[derive(Debug)]
-pub(super) struct Cell<'a> {
-    pub(super) name: String,
-    pub(super) visit: Visit<'a>,
+pub(crate) struct Cell<'a> {
+    pub(crate) name: String,
+    pub(crate) visit: Visit<'a>,
     /// The most of a window that client or server may have waited for a CPU.
-    pub(super) wait_max: f64,
+    pub(crate) wait_max: f64,
 }
 
 /// How it is measured.
 #[derive(Debug)]
-pub(super) enum Visit<'a> {
+pub(crate) enum Visit<'a> {
     Load {
         server: &'a Server,
         plan: Box<Plan>,
@@ -60,55 +60,60 @@ pub(super) enum Visit<'a> {
 }
 
 /// What a window has found; NaN is what it cannot find.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Sample {
-    pub(super) requests_rate: f64,
-    pub(super) bytes_rate: f64,
-    pub(super) p50_us: f64,
-    pub(super) p99_us: f64,
+#[derive(Clone, Debug)]
+pub(crate) struct Sample {
+    pub(crate) requests_rate: f64,
+    pub(crate) bytes_rate: f64,
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
+    /// The latency at each of [`PERCENTILES`].
+    #[expect(dead_code, reason = "plots want it")]
+    pub(crate) latency_us: [f64; PERCENTILES.len()],
     /// CPU time of the server for a request.
-    pub(super) server_us: f64,
-    pub(super) server_busy: f64,
-    pub(super) client_busy: f64,
+    pub(crate) server_us: f64,
+    pub(crate) server_busy: f64,
+    pub(crate) client_busy: f64,
     /// What part of the window client or server, whichever is more, waited for a CPU.
-    pub(super) wait: f64,
+    pub(crate) wait: f64,
 }
 
 /// All windows.
 #[derive(Debug)]
-pub(super) struct Rounds {
+pub(crate) struct Rounds {
     /// By round and cell; `None` if the window was left out.
     samples: Vec<Vec<Option<Sample>>>,
-    pub(super) tallies: Vec<Tally>,
+    pub(crate) tallies: Vec<Tally>,
 }
 
 /// What became of the windows of a cell.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Tally {
+pub(crate) struct Tally {
     /// Windows that were measured again, because of waiting.
-    pub(super) repeated: u64,
+    pub(crate) repeated: u64,
     /// Windows that were left out, because of waiting.
-    pub(super) waited: u64,
+    pub(crate) waited: u64,
     /// Windows that were left out, because of errors.
-    pub(super) failed: u64,
-    pub(super) errors: Errors,
+    pub(crate) failed: u64,
+    /// Windows that were not tried any more, because those before had failed.
+    pub(crate) given_up: u64,
+    pub(crate) errors: Errors,
 }
 
 impl Rounds {
     /// Returns in how many rounds a cell was measured.
-    pub(super) fn count(&self, cell: usize) -> usize {
+    pub(crate) fn count(&self, cell: usize) -> usize {
         self.samples.iter().filter(|round| round[cell].is_some()).count()
     }
 
     /// Returns the spread of one number of one cell.
-    pub(super) fn of(&self, cell: usize, number: impl Fn(&Sample) -> f64) -> Option<Spread> {
+    pub(crate) fn of(&self, cell: usize, number: impl Fn(&Sample) -> f64) -> Option<Spread> {
         let numbers = self.samples.iter().filter_map(|round| round[cell].as_ref().map(&number));
         Spread::of(numbers.filter(|number| !number.is_nan()))
     }
 
     /// Returns the spread of a number that is made of the cells `wanted` of one round. Rounds in
     /// which one of them was left out do not count.
-    pub(super) fn across<const N: usize>(
+    pub(crate) fn across<const N: usize>(
         &self,
         wanted: [usize; N],
         number: impl Fn([&Sample; N]) -> f64,
@@ -124,14 +129,14 @@ impl Rounds {
 
 /// Measures rounds until they are done or a signal comes.
 #[derive(Debug)]
-pub(super) struct Measurer {
+pub(crate) struct Measurer {
     random: Random,
     rounds: usize,
     stop: Arc<AtomicBool>,
 }
 
 impl Measurer {
-    pub(super) fn new(seed: u64, rounds: usize) -> io::Result<Self> {
+    pub(crate) fn new(seed: u64, rounds: usize) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
             // The second signal does not wait; servers end with this process then.
@@ -142,17 +147,24 @@ impl Measurer {
     }
 
     /// Measures every cell in every round.
-    pub(super) fn measure(&mut self, name: &str, cells: &[Cell<'_>]) -> Result<Rounds, Failure> {
+    pub(crate) fn measure(&mut self, name: &str, cells: &[Cell<'_>]) -> Result<Rounds, Failure> {
         let bar = bar(name, (WARM_ROUNDS + self.rounds) * cells.len());
         let mut rounds =
             Rounds { samples: Vec::new(), tallies: vec![Tally::default(); cells.len()] };
+        let mut failures = vec![0; cells.len()];
         for round in 0..WARM_ROUNDS + self.rounds {
             let mut samples = vec![None; cells.len()];
             for cell in self.random.order(cells.len()) {
                 let mut tally = Tally::default();
                 let is_warm = round >= WARM_ROUNDS;
-                samples[cell] = self.window(&cells[cell], &mut tally, is_warm)?;
-                if is_warm {
+                if failures[cell] >= FAILURES_MAX {
+                    tally.given_up += 1;
+                } else {
+                    samples[cell] = self.window(&cells[cell], &mut tally, is_warm)?;
+                    failures[cell] = if tally.failed > 0 { failures[cell] + 1 } else { 0 };
+                }
+                // What has failed is told, whenever it was.
+                if is_warm || tally.failed > 0 {
                     rounds.tallies[cell].add(&tally);
                 }
                 bar.inc(1);
@@ -177,8 +189,12 @@ impl Measurer {
             if self.stop.load(Ordering::Relaxed) {
                 return Err("stopped by a signal: nothing is told of half the rounds".into());
             }
-            let (sample, errors) =
-                visit(&cell.visit).map_err(|failure| format!("{}: {failure}", cell.name))?;
+            // A server that has died is an error of its own windows; the others go on.
+            let (sample, errors) = visit(&cell.visit).unwrap_or_else(|failure| {
+                let mut errors = Errors { refused: 1, ..Errors::default() };
+                errors.note(&failure);
+                (Sample::NOTHING, errors)
+            });
             if errors.total() > 0 {
                 tally.failed += 1;
                 tally.errors.add(&errors);
@@ -202,6 +218,7 @@ impl Tally {
         self.repeated += other.repeated;
         self.waited += other.waited;
         self.failed += other.failed;
+        self.given_up += other.given_up;
         self.errors.add(&other.errors);
     }
 }
@@ -211,8 +228,9 @@ fn visit(visit: &Visit<'_>) -> Result<(Sample, Errors), Failure> {
         Visit::Load { server, plan } => {
             server.resume()?;
             let outcome = client::run(plan);
-            server.pause()?;
+            let paused = server.pause();
             let mut outcome = outcome?;
+            paused?;
             if outcome.requests == 0 && outcome.errors.total() == 0 {
                 outcome.errors.late += 1;
                 outcome.errors.note(&"no reply within a window");
@@ -249,6 +267,7 @@ impl Sample {
         bytes_rate: f64::NAN,
         p50_us: f64::NAN,
         p99_us: f64::NAN,
+        latency_us: [f64::NAN; PERCENTILES.len()],
         server_us: f64::NAN,
         server_busy: f64::NAN,
         client_busy: f64::NAN,
@@ -262,6 +281,7 @@ impl Sample {
             bytes_rate: outcome.bytes_rate(),
             p50_us: outcome.quantile_us(0.5),
             p99_us: outcome.quantile_us(0.99),
+            latency_us: PERCENTILES.map(|percent| outcome.quantile_us(percent / 100.0)),
             server_us: outcome.server_us_per_request().unwrap_or(f64::NAN),
             server_busy: outcome.share(server.run),
             client_busy: outcome.share(outcome.client.run),
@@ -295,6 +315,10 @@ fn bar(name: &str, windows: usize) -> ProgressBar {
     bar.with_style(style.expect("the template is well-formed"))
 }
 
+/// Where latencies are told; the last one is the maximum.
+pub(crate) const PERCENTILES: [f64; 9] = [50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.99, 100.0];
+/// A cell whose windows fail so often, one behind the other, is not visited any more.
+const FAILURES_MAX: u64 = 3;
 /// Rounds before those that count: a region's memory is touched for the first time, caches fill.
 const WARM_ROUNDS: usize = 2;
 /// How often a window is measured again.
@@ -321,6 +345,26 @@ mod tests {
         assert_eq!((ratio.median, ratio.count), (2.5, 2));
         assert_eq!(rounds.of(0, |sample| sample.requests_rate).unwrap().median, 30.0);
         assert_eq!(rounds.of(1, |sample| sample.requests_rate).unwrap().count, 2);
+    }
+
+    /// One server that has died would end the measuring of all others.
+    #[test]
+    fn a_cell_that_fails_is_given_up_and_the_others_go_on() {
+        let own = std::env::current_exe().unwrap();
+        let dir = tempfile::tempdir_in(own.parent().unwrap()).unwrap();
+        let file = RawFile::create(&dir.path().join("raw"), 4 << 20).unwrap();
+        let cell = |core| Cell {
+            name: format!("core {core}"),
+            visit: Visit::Overwrite { file: &file, core, time: Duration::from_millis(1) },
+            wait_max: f64::INFINITY,
+        };
+        // There is no such core, so nothing can be done on it.
+        let rounds = Measurer::new(7, 4).unwrap().measure("raw", &[cell(0), cell(9999)]).unwrap();
+        assert_eq!((rounds.count(0), rounds.count(1)), (4, 0));
+        let tally = &rounds.tallies[1];
+        assert_eq!((tally.failed, tally.given_up), (3, 3));
+        assert!(tally.errors.first.is_some(), "{tally:?}");
+        assert_eq!(rounds.across([0, 1], |_| 1.0), None);
     }
 
     #[test]
