@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod baseline;
+mod bed;
 pub mod cli;
 pub mod client;
 mod connection;

@@ -1,6 +1,6 @@
 //! The lines: which servers, which windows, which ratios.
 
-use std::{env, path::PathBuf, time::Duration};
+use std::env;
 
 use tempfile::TempDir;
 
@@ -13,7 +13,7 @@ use crate::{
     client::{Limit, Plan, Trim},
     http::Request,
     load::trim,
-    process::{Server, impasto, impasto_takes},
+    process::{Server, impasto_takes},
     raw::RawFile,
     rounds::{Cell, Measurer, Rounds, Visit},
     statistics::Random,
@@ -23,7 +23,6 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Bench<'a> {
     pub(super) args: &'a Args,
-    pub(super) disk_dir: PathBuf,
     /// Size of a region for long bodies.
     pub(super) body_region: u64,
 }
@@ -32,9 +31,9 @@ impl Bench<'_> {
     /// `shm` against the same server with flush and fence left out.
     pub(super) fn shm(&self, measurer: &mut Measurer) -> Result<Line, Failure> {
         const NAME: &str = "shm: 1 KiB POST, against the same server without flush and fence";
-        let dir = self.memory_dir()?;
-        let durable = self.part("serve", &dir, "durable", &[])?;
-        let skipped = self.part("serve", &dir, "skipped", &["--without-flush"])?;
+        let dirs = [self.args.bed.memory()?, self.args.bed.memory()?];
+        let durable = self.args.bed.own(&["serve"], &dirs[0], &[])?;
+        let skipped = self.args.bed.own(&["serve"], &dirs[1], &["--without-flush"])?;
         let servers = [("shm", &durable), ("skipped", &skipped)];
         let cells: Vec<Cell<'_>> = CONNECTIONS
             .into_iter()
@@ -62,10 +61,10 @@ impl Bench<'_> {
     /// `disk` against `shm`, and against the disk itself.
     pub(super) fn disk(&self, measurer: &mut Measurer) -> Result<Line, Failure> {
         const NAME: &str = "disk: 1 KiB POST, against shm and against the raw disk";
-        let (memory, disk) = (self.memory_dir()?, self.disk_dir()?);
-        let (args, region) = (self.args, self.args.region);
-        let shm_server = self.impasto(&memory, "shm", region, &[], &[args.server_core])?;
-        let disk_server = self.impasto(&disk, "disk", region, &[], &[args.server_core])?;
+        let (memory, disk) = (self.args.bed.memory()?, self.args.bed.disk()?);
+        let (args, region) = (self.args, self.args.bed.region);
+        let shm_server = self.impasto(&memory, "shm", region, &[], &[args.bed.server_core])?;
+        let disk_server = self.impasto(&disk, "disk", region, &[], &[args.bed.server_core])?;
         let file = RawFile::create(&disk.path().join("raw"), RAW_BYTES)?;
         let cells = [
             self.append_cell("disk", &disk_server, 100),
@@ -74,7 +73,11 @@ impl Bench<'_> {
             self.append_cell("shm", &shm_server, 1),
             Cell {
                 name: "raw 4 KiB overwrite".into(),
-                visit: Visit::Overwrite { file: &file, core: args.server_core, time: args.window },
+                visit: Visit::Overwrite {
+                    file: &file,
+                    core: args.bed.server_core,
+                    time: args.bed.window,
+                },
                 wait_max: args.wait / 100.0,
             },
         ];
@@ -98,8 +101,8 @@ impl Bench<'_> {
     /// Long bodies on `disk`, against the disk and against the loopback.
     pub(super) fn bodies(&self, measurer: &mut Measurer) -> Result<Line, Failure> {
         const NAME: &str = "bodies: long POST, 4 at once, against the raw disk and the loopback";
-        let disk = self.disk_dir()?;
-        let (args, cores) = (self.args, [self.args.server_core]);
+        let disk = self.args.bed.disk()?;
+        let (args, cores) = (self.args, [self.args.bed.server_core]);
         let server = self.impasto(&disk, "disk", self.body_region, &[], &cores)?;
         let file = RawFile::create(&disk.path().join("raw"), RAW_BYTES)?;
         // The same requests to both: the length of one is what the receiver goes by.
@@ -111,7 +114,7 @@ impl Bench<'_> {
         receiver.pause()?;
         let requests = (BODY_WINDOW_BYTES / args.body.max(1)).clamp(8, 100_000);
         let cell = |name: &str, server, trim| {
-            let mut plan = self.plan(server, 4, upload.clone(), trim);
+            let mut plan = self.args.bed.plan(server, 4, upload.clone(), trim);
             plan.limit = Limit::Requests(requests);
             self.cell(name, server, plan)
         };
@@ -120,7 +123,7 @@ impl Bench<'_> {
             cell("receive and discard", &receiver, None),
             Cell {
                 name: "raw sequential write".into(),
-                visit: Visit::Sequential { file: &file, core: args.server_core },
+                visit: Visit::Sequential { file: &file, core: args.bed.server_core },
                 wait_max: f64::INFINITY,
             },
         ];
@@ -151,12 +154,12 @@ impl Bench<'_> {
         }
         let args = self.args;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let is_free = |core: &usize| *core != args.server_core && *core != args.client_core;
+        let is_free = |core: &usize| *core != args.bed.server_core && *core != args.bed.client_core;
         let spare = (0..cores).find(is_free);
-        let two_cores = [args.server_core, spare.unwrap_or(args.client_core)];
-        let (one_dir, two_dir) = (self.memory_dir()?, self.memory_dir()?);
+        let two_cores = [args.bed.server_core, spare.unwrap_or(args.bed.client_core)];
+        let (one_dir, two_dir) = (self.args.bed.memory()?, self.args.bed.memory()?);
         let workers = |count| ["--workers", count];
-        let (region, core) = (args.region, args.server_core);
+        let (region, core) = (args.bed.region, args.bed.server_core);
         let one = self.impasto(&one_dir, "shm", region, &workers("1"), &[core])?;
         let two = self.impasto(&two_dir, "shm", region, &workers("2"), &two_cores)?;
         let mut cells =
@@ -177,12 +180,12 @@ impl Bench<'_> {
     /// `shm` by epoll, against what one would write by hand, and beside it by io_uring.
     pub(super) fn epoll(&self, measurer: &mut Measurer) -> Result<Line, Failure> {
         const NAME: &str = "epoll: 1 KiB POST on shm, against an epoll server written by hand";
-        let dirs = [self.memory_dir()?, self.memory_dir()?, self.memory_dir()?];
-        let (region, cores) = (self.args.region, [self.args.server_core]);
+        let dirs = [self.args.bed.memory()?, self.args.bed.memory()?, self.args.bed.memory()?];
+        let (region, cores) = (self.args.bed.region, [self.args.bed.server_core]);
         let serve =
             |dir, io| self.impasto(dir, "shm", region, &["--workers", "1", "--io", io], &cores);
         let (epoll, uring) = (serve(&dirs[0], "epoll")?, serve(&dirs[1], "uring")?);
-        let baseline = self.part("baseline", &dirs[2], "log", &[])?;
+        let baseline = self.args.bed.own(&["baseline"], &dirs[2], &[])?;
         let servers = [("epoll", &epoll), ("by hand", &baseline), ("io_uring", &uring)];
         let cells: Vec<Cell<'_>> = CONNECTIONS
             .into_iter()
@@ -212,33 +215,7 @@ impl Bench<'_> {
         Ok(line(NAME, &cells, &rounds, figures))
     }
 
-    fn memory_dir(&self) -> Result<TempDir, Failure> {
-        temporary(&self.args.memory_dir)
-    }
-
-    pub(super) fn disk_dir(&self) -> Result<TempDir, Failure> {
-        temporary(&self.disk_dir)
-    }
-
-    /// Starts this program as a server, of its command.
-    fn part(
-        &self,
-        command: &str,
-        dir: &TempDir,
-        name: &str,
-        more: &[&str],
-    ) -> Result<Server, Failure> {
-        let data = dir.path().join(name).to_string_lossy().into_owned();
-        let region = self.args.region.to_string();
-        let mut args = vec![command, "--data", &data, "--size", &region];
-        args.extend(more);
-        let args: Vec<String> = args.into_iter().map(str::to_owned).collect();
-        let server = Server::start(&env::current_exe()?, &args, &[self.args.server_core])?;
-        server.pause()?;
-        Ok(server)
-    }
-
-    /// Starts `impasto serve`.
+    /// Starts `impasto serve` with the arguments that were given for it, too.
     fn impasto(
         &self,
         dir: &TempDir,
@@ -247,23 +224,16 @@ impl Bench<'_> {
         more: &[&str],
         cores: &[usize],
     ) -> Result<Server, Failure> {
-        let data = dir.path().join("region").to_string_lossy().into_owned();
-        let region = region.to_string();
-        let mut args = vec!["serve", "--http", "127.0.0.1:0", "--medium", medium];
-        args.extend(["--data", &data, "--size", &region]);
-        args.extend(more);
-        args.extend(self.args.server_arg.iter().map(String::as_str));
-        let args: Vec<String> = args.into_iter().map(str::to_owned).collect();
-        let server = Server::start(&impasto()?, &args, cores)?;
-        server.pause()?;
-        Ok(server)
+        let given = self.args.server_arg.iter().map(String::as_str);
+        let more: Vec<&str> = more.iter().copied().chain(given).collect();
+        self.args.bed.impasto(dir, medium, region, &more, cores)
     }
 
     fn append_cell<'s>(&self, name: &str, server: &'s Server, connections: usize) -> Cell<'s> {
         let body = Random::new(BODY_BYTES as u64).bytes(BODY_BYTES);
         let request = Request::new("POST", server.address(), LOG, &body).expect_status(201);
-        let trim = self.trim(server, self.args.region);
-        let plan = self.plan(server, connections, request, trim);
+        let trim = self.trim(server, self.args.bed.region);
+        let plan = self.args.bed.plan(server, connections, request, trim);
         self.cell(&format!("{name}, {connections}"), server, plan)
     }
 
@@ -272,36 +242,10 @@ impl Bench<'_> {
         Cell { name: name.to_owned(), visit: Visit::Load { server, plan: plan.into() }, wait_max }
     }
 
-    fn plan(
-        &self,
-        server: &Server,
-        connections: usize,
-        request: Request,
-        trim: Option<Trim>,
-    ) -> Plan {
-        Plan {
-            target: server.address(),
-            connections,
-            pipeline: 1,
-            request,
-            limit: Limit::Time(self.args.window),
-            warm_up: self.args.warm_up,
-            patience: PATIENCE,
-            trim,
-            cores: vec![self.args.client_core],
-            pid: Some(server.pid()),
-        }
-    }
-
     /// Returns the trim of a log when an eighth of its region was appended.
     fn trim(&self, server: &Server, region: u64) -> Option<Trim> {
         Some(trim(server.address(), LOG, region / 8))
     }
-}
-
-fn temporary(within: &std::path::Path) -> Result<TempDir, Failure> {
-    let named = tempfile::Builder::new().prefix("impasto-bench-").tempdir_in(within);
-    named.map_err(|error| format!("cannot use {}: {error}", within.display()).into())
 }
 
 fn line(name: &'static str, cells: &[Cell<'_>], rounds: &Rounds, figures: Vec<Figure>) -> Line {
@@ -315,4 +259,3 @@ const CONNECTIONS: [usize; 3] = [8, 32, 100];
 const RAW_BYTES: u64 = 256 << 20;
 /// What a window of long bodies moves, unless 8 of them are more.
 const BODY_WINDOW_BYTES: u64 = 256 << 20;
-const PATIENCE: Duration = Duration::from_secs(10);

@@ -35,9 +35,9 @@ impl Bench<'_> {
     /// Reading a region that is nine tenths full, half of it log and half of it bodies.
     pub(super) fn reading(&self, seed: u64) -> Result<Line, Failure> {
         const NAME: &str = "verify: reads of a full region on disk, against sequential reading";
-        let dir = self.disk_dir()?;
+        let dir = self.args.bed.disk()?;
         let data = dir.path().join("region");
-        let region = self.args.region.max(REGION_BYTES_MIN);
+        let region = self.args.bed.region.max(REGION_BYTES_MIN);
         let server = self.serving(&data, region)?;
         fill(server.address(), "log", LOG_VALUE_BYTES, region / 20 * 9)?;
         fill(server.address(), "bodies", BODY_BYTES, region / 20 * 9)?;
@@ -75,7 +75,7 @@ impl Bench<'_> {
         let (data, region) = (data.to_string_lossy().into_owned(), region.to_string());
         let args = ["serve", "--http", "127.0.0.1:0", "--medium", "disk", "--data", &data];
         let args = args.into_iter().chain(["--size", &region]).map(str::to_owned);
-        let cores = [self.args.server_core, self.args.client_core];
+        let cores = [self.args.bed.server_core, self.args.bed.client_core];
         Server::start(&impasto()?, &args.collect::<Vec<_>>(), &cores)
     }
 }

@@ -177,7 +177,12 @@ fn line_json(line: &Line) -> Value {
             "name": cell.name,
             "rounds": cell.rounds,
             "numbers": numbers.collect::<serde_json::Map<_, _>>(),
-            "windows": { "repeated": repeated, "dropped": waited, "failed": failed, "given_up": given_up },
+            "windows": {
+                "repeated": repeated,
+                "dropped": waited,
+                "failed": failed,
+                "given_up": given_up,
+            },
             "errors": errors.to_json(),
         })
     });
