@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt, io, time::Duration};
 
 use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::usage::Usage;
@@ -148,7 +149,7 @@ impl fmt::Display for Outcome {
 }
 
 /// Whatever was not as expected, counted by kind.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Errors {
     /// Replies with another status.
     pub statuses: BTreeMap<u16, u64>,

@@ -5,7 +5,9 @@
 //! does not help: the filter looks at the wait alone, never at the result.
 
 use std::{
+    array,
     io::{self, IsTerminal},
+    mem,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -15,6 +17,7 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::{Deserialize, Serialize};
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
     flag,
@@ -25,7 +28,7 @@ use crate::{
     client::{self, Plan},
     outcome::{Errors, Outcome},
     process::Server,
-    raw::RawFile,
+    raw::{RawFile, Sync},
     statistics::{Random, Spread},
     usage::Usage,
 };
@@ -49,6 +52,7 @@ pub(crate) enum Visit<'a> {
     /// Overwrites of a block, on a core.
     Overwrite {
         file: &'a RawFile,
+        by: Sync,
         core: usize,
         time: Duration,
     },
@@ -60,14 +64,14 @@ pub(crate) enum Visit<'a> {
 }
 
 /// What a window has found; NaN is what it cannot find.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(from = "Vec<Option<f64>>", into = "Vec<f64>")]
 pub(crate) struct Sample {
     pub(crate) requests_rate: f64,
     pub(crate) bytes_rate: f64,
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
     /// The latency at each of [`PERCENTILES`].
-    #[expect(dead_code, reason = "plots want it")]
     pub(crate) latency_us: [f64; PERCENTILES.len()],
     /// CPU time of the server for a request.
     pub(crate) server_us: f64,
@@ -78,15 +82,19 @@ pub(crate) struct Sample {
 }
 
 /// All windows.
-#[derive(Debug)]
-pub(crate) struct Rounds {
-    /// By round and cell; `None` if the window was left out.
-    samples: Vec<Vec<Option<Sample>>>,
-    pub(crate) tallies: Vec<Tally>,
+#[derive(Debug, Default)]
+pub(crate) struct Rounds(Vec<Round>);
+
+/// The windows of one round, by cell.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Round {
+    /// `None` if the window was left out.
+    samples: Vec<Option<Sample>>,
+    tallies: Vec<Tally>,
 }
 
 /// What became of the windows of a cell.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Tally {
     /// Windows that were measured again, because of waiting.
     pub(crate) repeated: u64,
@@ -100,15 +108,27 @@ pub(crate) struct Tally {
 }
 
 impl Rounds {
+    /// Returns rounds that were measured before.
+    #[expect(dead_code, reason = "what resumes needs it, from the next commit on")]
+    pub(crate) fn of_before(rounds: Vec<Round>) -> Self {
+        Self(rounds)
+    }
+
     /// Returns in how many rounds a cell was measured.
     pub(crate) fn count(&self, cell: usize) -> usize {
-        self.samples.iter().filter(|round| round[cell].is_some()).count()
+        self.samples(cell).count()
+    }
+
+    /// Returns what became of a cell's windows.
+    pub(crate) fn tally(&self, cell: usize) -> Tally {
+        let mut sum = Tally::default();
+        self.0.iter().for_each(|round| sum.add(&round.tallies[cell]));
+        sum
     }
 
     /// Returns the spread of one number of one cell.
     pub(crate) fn of(&self, cell: usize, number: impl Fn(&Sample) -> f64) -> Option<Spread> {
-        let numbers = self.samples.iter().filter_map(|round| round[cell].as_ref().map(&number));
-        Spread::of(numbers.filter(|number| !number.is_nan()))
+        Spread::of(self.samples(cell).map(number).filter(|number| !number.is_nan()))
     }
 
     /// Returns the spread of a number that is made of the cells `wanted` of one round. Rounds in
@@ -118,12 +138,16 @@ impl Rounds {
         wanted: [usize; N],
         number: impl Fn([&Sample; N]) -> f64,
     ) -> Option<Spread> {
-        let of_round = |round: &Vec<Option<Sample>>| {
+        let of_round = |round: &Round| {
             let found: Option<Vec<&Sample>> =
-                wanted.iter().map(|cell| round[*cell].as_ref()).collect();
+                wanted.iter().map(|cell| round.samples[*cell].as_ref()).collect();
             Some(number(found?.try_into().expect("as many as were wanted")))
         };
-        Spread::of(self.samples.iter().filter_map(of_round))
+        Spread::of(self.0.iter().filter_map(of_round))
+    }
+
+    fn samples(&self, cell: usize) -> impl Iterator<Item = &Sample> {
+        self.0.iter().filter_map(move |round| round.samples[cell].as_ref())
     }
 }
 
@@ -148,29 +172,45 @@ impl Measurer {
 
     /// Measures every cell in every round.
     pub(crate) fn measure(&mut self, name: &str, cells: &[Cell<'_>]) -> Result<Rounds, Failure> {
-        let bar = bar(name, (WARM_ROUNDS + self.rounds) * cells.len());
-        let mut rounds =
-            Rounds { samples: Vec::new(), tallies: vec![Tally::default(); cells.len()] };
+        self.go_on(name, cells, Rounds::default(), &mut |_| Ok(()))
+    }
+
+    /// Measures the rounds that `rounds` lacks, and gives each to `keep` as soon as it is done.
+    pub(crate) fn go_on(
+        &mut self,
+        name: &str,
+        cells: &[Cell<'_>],
+        mut rounds: Rounds,
+        keep: &mut dyn FnMut(&Round) -> Result<(), Failure>,
+    ) -> Result<Rounds, Failure> {
+        let missing = self.rounds.saturating_sub(rounds.0.len());
+        let warm_rounds = if missing > 0 { WARM_ROUNDS } else { 0 };
+        let bar = bar(name, (warm_rounds + missing) * cells.len());
         let mut failures = vec![0; cells.len()];
-        for round in 0..WARM_ROUNDS + self.rounds {
+        // What has failed is told, whenever it was.
+        let mut early = vec![Tally::default(); cells.len()];
+        for warm in (0..warm_rounds + missing).map(|round| round < warm_rounds) {
             let mut samples = vec![None; cells.len()];
+            let mut tallies = mem::replace(&mut early, vec![Tally::default(); cells.len()]);
             for cell in self.random.order(cells.len()) {
                 let mut tally = Tally::default();
-                let is_warm = round >= WARM_ROUNDS;
                 if failures[cell] >= FAILURES_MAX {
                     tally.given_up += 1;
                 } else {
-                    samples[cell] = self.window(&cells[cell], &mut tally, is_warm)?;
+                    samples[cell] = self.window(&cells[cell], &mut tally, !warm)?;
                     failures[cell] = if tally.failed > 0 { failures[cell] + 1 } else { 0 };
                 }
-                // What has failed is told, whenever it was.
-                if is_warm || tally.failed > 0 {
-                    rounds.tallies[cell].add(&tally);
+                if !warm || tally.failed > 0 {
+                    tallies[cell].add(&tally);
                 }
                 bar.inc(1);
             }
-            if round >= WARM_ROUNDS {
-                rounds.samples.push(samples);
+            if warm {
+                early = tallies;
+            } else {
+                let round = Round { samples, tallies };
+                keep(&round)?;
+                rounds.0.push(round);
             }
         }
         bar.finish_and_clear();
@@ -187,7 +227,7 @@ impl Measurer {
         for attempt in 0.. {
             // Relaxed: nothing is read because of it.
             if self.stop.load(Ordering::Relaxed) {
-                return Err("stopped by a signal: nothing is told of half the rounds".into());
+                return Err("stopped by a signal".into());
             }
             // A server that has died is an error of its own windows; the others go on.
             let (sample, errors) = visit(&cell.visit).unwrap_or_else(|failure| {
@@ -237,8 +277,8 @@ fn visit(visit: &Visit<'_>) -> Result<(Sample, Errors), Failure> {
             }
             Ok((Sample::of_load(&outcome), outcome.errors))
         }
-        Visit::Overwrite { file, core, time } => {
-            let (found, usage) = on_core(*core, || file.overwrite(*time))?;
+        Visit::Overwrite { file, by, core, time } => {
+            let (found, usage) = on_core(*core, || file.overwrite(*by, *time))?;
             let at = |percent: usize| {
                 let index = found.sorted_ns.len().saturating_sub(1) * percent / 100;
                 found.sorted_ns.get(index).map_or(f64::NAN, |ns| *ns as f64 / 1000.0)
@@ -290,6 +330,36 @@ impl Sample {
     }
 }
 
+/// As a row of numbers, without the names that every window would repeat; JSON has no NaN but null.
+impl From<Sample> for Vec<f64> {
+    fn from(sample: Sample) -> Self {
+        let Sample { requests_rate, bytes_rate, p50_us, p99_us, .. } = sample;
+        let Sample { server_us, server_busy, client_busy, wait, latency_us, .. } = sample;
+        let numbers = [requests_rate, bytes_rate, p50_us, p99_us, server_us];
+        let mut row = numbers.to_vec();
+        row.extend([server_busy, client_busy, wait]);
+        row.extend(latency_us);
+        row
+    }
+}
+
+impl From<Vec<Option<f64>>> for Sample {
+    fn from(row: Vec<Option<f64>>) -> Self {
+        let at = |place: usize| row.get(place).copied().flatten().unwrap_or(f64::NAN);
+        Self {
+            requests_rate: at(0),
+            bytes_rate: at(1),
+            p50_us: at(2),
+            p99_us: at(3),
+            server_us: at(4),
+            server_busy: at(5),
+            client_busy: at(6),
+            wait: at(7),
+            latency_us: array::from_fn(|place| at(8 + place)),
+        }
+    }
+}
+
 /// Runs `work` on a thread that is pinned to `core`, and returns what that thread used, too.
 fn on_core<T: Send>(
     core: usize,
@@ -335,16 +405,28 @@ mod tests {
     /// Medians that are divided instead of ratios compare rounds at different speeds.
     #[test]
     fn ratios_are_taken_within_a_round() {
-        let samples = vec![
-            vec![sample(100.0), sample(50.0)],
-            vec![sample(10.0), None],
-            vec![sample(30.0), sample(10.0)],
-        ];
-        let rounds = Rounds { samples, tallies: Vec::new() };
+        let samples =
+            [[sample(100.0), sample(50.0)], [sample(10.0), None], [sample(30.0), sample(10.0)]];
+        let round = |samples: [_; 2]| Round { samples: samples.to_vec(), tallies: Vec::new() };
+        let rounds = Rounds(samples.into_iter().map(round).collect());
         let ratio = rounds.across([0, 1], |[a, b]| a.requests_rate / b.requests_rate).unwrap();
         assert_eq!((ratio.median, ratio.count), (2.5, 2));
         assert_eq!(rounds.of(0, |sample| sample.requests_rate).unwrap().median, 30.0);
         assert_eq!(rounds.of(1, |sample| sample.requests_rate).unwrap().count, 2);
+    }
+
+    /// What was measured before an interruption would come back as something else.
+    #[test]
+    fn a_round_comes_back_from_its_journal() {
+        let mut latency_us = [f64::NAN; PERCENTILES.len()];
+        latency_us[0] = 12.5;
+        let sample = Sample { wait: 0.25, latency_us, ..Sample::NOTHING };
+        let errors = Errors { lost: 3, first: Some("gone".into()), ..Errors::default() };
+        let tally = Tally { repeated: 1, errors, ..Tally::default() };
+        let round = Round { samples: vec![Some(sample), None], tallies: vec![tally; 2] };
+        let text = serde_json::to_string(&round).unwrap();
+        let back: Round = serde_json::from_str(&text).unwrap();
+        assert_eq!(format!("{back:?}"), format!("{round:?}"));
     }
 
     /// One server that has died would end the measuring of all others.
@@ -355,13 +437,18 @@ mod tests {
         let file = RawFile::create(&dir.path().join("raw"), 4 << 20).unwrap();
         let cell = |core| Cell {
             name: format!("core {core}"),
-            visit: Visit::Overwrite { file: &file, core, time: Duration::from_millis(1) },
+            visit: Visit::Overwrite {
+                file: &file,
+                by: Sync::Direct,
+                core,
+                time: Duration::from_millis(1),
+            },
             wait_max: f64::INFINITY,
         };
         // There is no such core, so nothing can be done on it.
         let rounds = Measurer::new(7, 4).unwrap().measure("raw", &[cell(0), cell(9999)]).unwrap();
         assert_eq!((rounds.count(0), rounds.count(1)), (4, 0));
-        let tally = &rounds.tallies[1];
+        let tally = rounds.tally(1);
         assert_eq!((tally.failed, tally.given_up), (3, 3));
         assert!(tally.errors.first.is_some(), "{tally:?}");
         assert_eq!(rounds.across([0, 1], |_| 1.0), None);
@@ -373,7 +460,7 @@ mod tests {
         let dir = tempfile::tempdir_in(own.parent().unwrap()).unwrap();
         let file = RawFile::create(&dir.path().join("raw"), 4 << 20).unwrap();
         let time = Duration::from_millis(1);
-        let overwrite = Visit::Overwrite { file: &file, core: 0, time };
+        let overwrite = Visit::Overwrite { file: &file, by: Sync::Fdatasync, core: 0, time };
         let sequential = Visit::Sequential { file: &file, core: 0 };
         let cells = [overwrite, sequential].map(|visit| Cell {
             name: "raw".into(),

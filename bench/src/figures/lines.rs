@@ -14,7 +14,7 @@ use crate::{
     http::Request,
     load::trim,
     process::{Server, impasto_takes},
-    raw::RawFile,
+    raw::{RawFile, Sync},
     rounds::{Cell, Measurer, Rounds, Visit},
     statistics::Random,
 };
@@ -75,6 +75,7 @@ impl Bench<'_> {
                 name: "raw 4 KiB overwrite".into(),
                 visit: Visit::Overwrite {
                     file: &file,
+                    by: Sync::Direct,
                     core: args.bed.server_core,
                     time: args.bed.window,
                 },

@@ -45,7 +45,7 @@ impl CellReport {
                 ("client %", 0, rounds.of(index, |s| 100.0 * s.client_busy)),
                 ("wait %", 1, rounds.of(index, |s| 100.0 * s.wait)),
             ],
-            tally: rounds.tallies[index].clone(),
+            tally: rounds.tally(index),
         };
         cells.iter().enumerate().map(report).collect()
     }
