@@ -1,13 +1,22 @@
 //! Where the time of a server goes, stage by stage, told by the server itself.
+//!
+//! A server that is started with `--stages` says `stages  http://ADDR` before it says where it
+//! listens, and answers any request there with
+//! `{"requests":n,"ns":{"wait":..,"receive":..,..}}`, by the names of [`Stage::name`].
 
 use std::{
     fmt,
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    thread,
+    time::{Duration, Instant},
 };
+
+use crate::cli::tell;
 
 /// What a server does with a request, in the order of the talk's figure (Honda et al., netdev 2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +70,12 @@ pub(crate) struct Account {
     requests: AtomicU64,
 }
 
+impl From<Option<Arc<Account>>> for Stages {
+    fn from(account: Option<Arc<Account>>) -> Self {
+        account.map_or_else(Self::default, Self::to)
+    }
+}
+
 impl Stages {
     /// Charges to `account`, from now on.
     pub(crate) fn to(account: Arc<Account>) -> Self {
@@ -94,10 +109,99 @@ impl Account {
         let ns = std::array::from_fn(|stage| self.ns[stage].load(Ordering::Relaxed));
         (self.requests.load(Ordering::Relaxed), ns)
     }
+
+    fn to_json(&self) -> serde_json::Value {
+        let (requests, ns) = self.read();
+        let ns: serde_json::Map<_, _> = Stage::ALL
+            .map(|stage| (stage.name().into(), ns[stage as usize].into()))
+            .into_iter()
+            .collect();
+        serde_json::json!({ "requests": requests, "ns": ns })
+    }
 }
+
+/// Opens an account and says on stdout where it can be read, if it is `wanted`.
+pub(crate) fn open(wanted: bool, beside: SocketAddr) -> io::Result<Option<Arc<Account>>> {
+    if !wanted {
+        return Ok(None);
+    }
+    let listener = TcpListener::bind((beside.ip(), 0))?;
+    tell(&format!("stages  http://{}", listener.local_addr()?));
+    let account = Arc::new(Account::default());
+    serve(Arc::clone(&account), listener);
+    Ok(Some(account))
+}
+
+/// Shows `account` to whoever asks, on a thread of its own.
+pub(crate) fn serve(account: Arc<Account>, listener: TcpListener) {
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            // Who has gone does not want to know.
+            let _gone = show(&account, stream);
+        }
+    });
+}
+
+/// Answers the one request of a connection.
+fn show(account: &Account, mut stream: TcpStream) -> io::Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut request = [0; 4096];
+    let mut len = 0;
+    while !request[..len].windows(4).any(|end| end == b"\r\n\r\n") {
+        match stream.read(&mut request[len..])? {
+            0 => return Ok(()),
+            read => len += read,
+        }
+    }
+    let json = account.to_json().to_string();
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close";
+    write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{json}", json.len())
+}
+
+/// For the head of a request.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 impl fmt::Debug for Running {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.account.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a server charges would be lost if it were not told in the form that is read.
+    #[test]
+    fn an_account_is_told_to_whoever_asks() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let account = Arc::new(Account::default());
+        let mut stages = Stages::from(Some(Arc::clone(&account)));
+        stages.charge(Stage::Fence);
+        stages.answered(3);
+        serve(Arc::clone(&account), listener);
+        // One that says nothing must not keep others from asking for long.
+        let _mute = TcpStream::connect(address).unwrap();
+        for _ in 0..2 {
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+            let mut reply = String::new();
+            stream.read_to_string(&mut reply).unwrap();
+            let (_, body) = reply.split_once("\r\n\r\n").expect("a head ends");
+            let told: serde_json::Value = serde_json::from_str(body).unwrap();
+            assert_eq!(told["requests"], 3, "{reply}");
+            assert_eq!(told["ns"]["wait"], 0, "{reply}");
+            assert!(told["ns"]["fence or sync"].as_u64().unwrap() > 0, "{reply}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_charged_without_an_account() {
+        let mut stages = Stages::default();
+        stages.charge(Stage::Copy);
+        stages.answered(1);
+        assert!(stages.0.is_none());
+        assert!(open(false, SocketAddr::from(([127, 0, 0, 1], 0))).unwrap().is_none());
     }
 }
