@@ -6,6 +6,7 @@
 //! | [`http`] | requests in bytes, replies from any pieces |
 //! | [`outcome`] | what a load has found, errors first of all |
 //! | [`usage`] | CPU time and run-queue wait of threads |
+//! | [`plot`] | charts, as SVG and PNG |
 //! | [`statistics`] | medians, quartiles, a seeded order |
 //! | [`cli`] | the commands `load` and `figures` |
 
@@ -22,6 +23,7 @@ mod load;
 mod machine;
 pub mod outcome;
 mod part;
+pub mod plot;
 mod process;
 mod raw;
 mod rounds;
