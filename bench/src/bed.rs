@@ -10,9 +10,9 @@ use tempfile::TempDir;
 
 use crate::{
     cli::{self, Failure},
-    client::{Limit, Plan, Trim},
-    http::Request,
+    client::{Limit, Plan, Trim, Work},
     process::{Server, impasto},
+    protocol::Request,
 };
 
 /// Options of all commands that compare servers.
@@ -105,16 +105,14 @@ impl Bed {
         trim: Option<Trim>,
     ) -> Plan {
         Plan {
-            target: server.address(),
             connections,
-            pipeline: 1,
-            request,
             limit: Limit::Time(self.window),
             warm_up: self.warm_up,
             patience: PATIENCE,
             trim,
             cores: vec![self.client_core],
-            pid: Some(server.pid()),
+            pids: vec![server.pid()],
+            ..Plan::new(server.address(), Work::Same(request))
         }
     }
 }

@@ -1,12 +1,19 @@
-//! The client: a closed loop over many connections, one thread for each of its cores.
+//! The client: many connections, one thread for each of its cores.
 //!
-//! It waits in one place, for a bounded time, and allocates nothing for a request. Each connection
-//! has `pipeline` requests on the way: a reply is what lets the next one go. What it counts as a
-//! request got the reply that was expected, and everything else is an error and is shown.
+//! It waits in one place, for a bounded time, and allocates nothing for a request. In a closed loop
+//! each connection has `pipeline` requests on the way, and a reply is what lets the next one go; in
+//! an open loop requests have their times beforehand. What it counts as a request got the reply
+//! that was expected, and everything else is an error and is shown.
 //!
 //! ```text
 //! connect -> warm up (checked, not measured) -> measure -> drain (no new requests)
 //! ```
+
+mod lane;
+mod schedule;
+mod tally;
+mod turns;
+mod work;
 
 use std::{net::SocketAddr, thread, time::Duration};
 
@@ -16,11 +23,10 @@ use rustix::{
 };
 
 use crate::{
-    http::Request,
     outcome::{LoadError, Outcome},
+    protocol::Request,
 };
-
-mod turns;
+pub use work::{Dialect, Keyed, Order, Work};
 
 /// What to send, to whom, and for how long.
 #[derive(Clone, Debug)]
@@ -29,10 +35,14 @@ pub struct Plan {
     pub target: SocketAddr,
     /// How many connections are open.
     pub connections: usize,
-    /// How many requests each of them has on the way.
+    /// How many requests each of them has on the way at most.
     pub pipeline: usize,
     /// What is sent.
-    pub request: Request,
+    pub work: Work,
+    /// Open a connection for each request, and count from before that.
+    pub short: bool,
+    /// When the next request is sent.
+    pub pace: Pace,
     /// When it is over.
     pub limit: Limit,
     /// How long requests are sent before it is measured; not if their number is the limit.
@@ -43,8 +53,40 @@ pub struct Plan {
     pub trim: Option<Trim>,
     /// Cores to run on, one thread each; if there are none, one thread runs anywhere.
     pub cores: Vec<usize>,
-    /// The process whose CPU time is counted.
-    pub pid: Option<u32>,
+    /// The processes whose CPU time is counted, and that of their children.
+    pub pids: Vec<u32>,
+}
+
+impl Plan {
+    /// Returns a second of a closed loop over one connection.
+    pub fn new(target: SocketAddr, work: Work) -> Self {
+        Self {
+            target,
+            connections: 1,
+            pipeline: 1,
+            work,
+            short: false,
+            pace: Pace::Closed,
+            limit: Limit::Time(Duration::from_secs(1)),
+            warm_up: Duration::ZERO,
+            patience: Duration::from_secs(10),
+            trim: None,
+            cores: Vec::new(),
+            pids: Vec::new(),
+        }
+    }
+}
+
+/// When the next request is sent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Pace {
+    /// When a reply has made room for it.
+    Closed,
+    /// At its time. Latency counts from then, also while it waits for room on its connection.
+    Open {
+        /// Requests in a second, over all connections.
+        per_second: f64,
+    },
 }
 
 /// When a load is over.
@@ -90,8 +132,9 @@ pub fn run(plan: &Plan) -> Result<Outcome, LoadError> {
         let joined = running.into_iter().map(|thread| thread.join().expect("a client returns"));
         joined.collect::<Result<Vec<_>, _>>()
     })?;
-    let mut all = Outcome::new();
-    outcomes.iter().for_each(|outcome| all.add(outcome));
+    let mut outcomes = outcomes.into_iter();
+    let mut all = outcomes.next().expect("there is at least one thread");
+    outcomes.for_each(|outcome| all.add(&outcome));
     Ok(all)
 }
 
@@ -127,6 +170,10 @@ fn share(plan: &Plan, threads: usize, index: usize) -> Plan {
     let mut share = plan.clone();
     share.connections =
         usize::try_from(part(plan.connections as u64)).expect("not more than there are");
+    share.work = plan.work.share(threads, index);
+    if let Pace::Open { per_second } = &mut share.pace {
+        *per_second *= share.connections as f64 / plan.connections.max(1) as f64;
+    }
     if let Limit::Requests(count) = plan.limit {
         share.limit = Limit::Requests(part(count));
     }
@@ -134,7 +181,7 @@ fn share(plan: &Plan, threads: usize, index: usize) -> Plan {
         trim.every_bytes = part(trim.every_bytes);
     }
     if index > 0 {
-        share.pid = None;
+        share.pids.clear();
     }
     share
 }
@@ -146,23 +193,22 @@ mod tests {
     #[test]
     fn shares_add_up_to_the_plan() {
         let target = "127.0.0.1:80".parse().unwrap();
+        let work = Work::Same(Request::new("GET", target, "/", b""));
         let plan = Plan {
-            target,
             connections: 8,
-            pipeline: 1,
-            request: Request::new("GET", target, "/", b""),
             limit: Limit::Requests(100),
-            warm_up: Duration::ZERO,
-            patience: Duration::from_secs(1),
-            trim: None,
+            pace: Pace::Open { per_second: 80.0 },
             cores: vec![0, 1, 2],
-            pid: Some(7),
+            pids: vec![7],
+            ..Plan::new(target, work)
         };
         let shares: Vec<Plan> = (0..3).map(|index| share(&plan, 3, index)).collect();
         let connections: Vec<usize> = shares.iter().map(|share| share.connections).collect();
         assert_eq!(connections, [3, 3, 2]);
         let limits: Vec<Limit> = shares.iter().map(|share| share.limit).collect();
         assert_eq!(limits, [34, 33, 33].map(Limit::Requests));
-        assert_eq!(shares.iter().filter(|share| share.pid.is_some()).count(), 1);
+        let paces: Vec<Pace> = shares.iter().map(|share| share.pace).collect();
+        assert_eq!(paces, [30.0, 30.0, 20.0].map(|per_second| Pace::Open { per_second }));
+        assert_eq!(shares.iter().filter(|share| !share.pids.is_empty()).count(), 1);
     }
 }

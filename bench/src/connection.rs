@@ -2,33 +2,48 @@
 
 use std::{
     collections::VecDeque,
-    io::{self, ErrorKind, Read, Write},
+    io::{self, ErrorKind, Read},
+    mem,
     net::{SocketAddr, TcpStream},
     time::{Duration, Instant},
 };
 
-use crate::http::{Malformed, Replies, Reply, Request};
+use rustix::{
+    io::Errno,
+    net::{AddressFamily, SocketFlags, SocketType, connect, socket_with},
+};
 
-/// A connection that is open.
+use crate::protocol::{Ask, Malformed, Outbox, Reply, Speaker};
+
+/// A connection that is open, or about to be.
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: TcpStream,
-    replies: Replies,
-    /// When the requests without a reply were sent, the oldest first.
-    sent_at: VecDeque<Instant>,
-    /// How far into a request the bytes go that were written.
-    at: usize,
-    /// Bytes that are still to be written.
-    unsent: usize,
-    /// Replies that it has given.
+    speaker: Box<dyn Speaker>,
+    /// What the kernel has not taken yet.
+    unsent: Outbox,
+    /// Requests without a reply, the oldest first.
+    on_the_way: VecDeque<OnTheWay>,
+    /// Replies that it has given to requests of the load.
     pub(crate) replied: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct OnTheWay {
+    ask: Ask,
+    /// When it was meant to be sent.
+    since: Instant,
+    sent: Instant,
 }
 
 /// A request and its reply.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Exchange {
-    pub(crate) sent: Instant,
+pub(crate) struct Exchange<'a> {
+    pub(crate) ask: Ask,
+    pub(crate) since: Instant,
     pub(crate) reply: Reply,
+    /// The words of a refusal.
+    pub(crate) said: &'a str,
 }
 
 /// Why a connection cannot go on.
@@ -45,65 +60,95 @@ pub(crate) enum Broken {
 }
 
 impl Connection {
-    /// Connects; `depth` requests can be on the way without an allocation.
-    pub(crate) fn open(target: SocketAddr, depth: usize, limit: Duration) -> io::Result<Self> {
+    /// Connects, and waits for it; `depth` requests can be on the way without an allocation.
+    pub(crate) fn open(
+        target: SocketAddr,
+        speaker: Box<dyn Speaker>,
+        depth: usize,
+        limit: Duration,
+    ) -> io::Result<Self> {
         let stream = TcpStream::connect_timeout(&target, limit.max(Duration::from_millis(1)))?;
-        stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
-        Ok(Self {
-            stream,
-            replies: Replies::default(),
-            sent_at: VecDeque::with_capacity(depth),
-            at: 0,
-            unsent: 0,
-            replied: 0,
-        })
+        Self::new(stream, speaker, depth)
+    }
+
+    /// Starts to connect. What is written meanwhile is sent afterwards.
+    pub(crate) fn begin(target: SocketAddr, speaker: Box<dyn Speaker>) -> io::Result<Self> {
+        let family = if target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+        match connect(&socket, &target) {
+            Ok(()) | Err(Errno::INPROGRESS) => Self::new(socket.into(), speaker, 1),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn new(stream: TcpStream, mut speaker: Box<dyn Speaker>, depth: usize) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        let mut unsent = Outbox::default();
+        let mut on_the_way = VecDeque::with_capacity(depth + 1);
+        if speaker.hello(&mut unsent) {
+            let now = Instant::now();
+            on_the_way.push_back(OnTheWay { ask: Ask::Hello, since: now, sent: now });
+        }
+        Ok(Self { stream, speaker, unsent, on_the_way, replied: 0 })
     }
 
     pub(crate) fn stream(&self) -> &TcpStream {
         &self.stream
     }
 
-    /// Returns the number of requests on the way.
+    /// Returns the number of requests of the load that are on the way.
     pub(crate) fn outstanding(&self) -> usize {
-        self.sent_at.len()
+        let greets = self.on_the_way.front().is_some_and(|first| first.ask == Ask::Hello);
+        self.on_the_way.len() - usize::from(greets)
     }
 
     /// Returns when the oldest request on the way was sent.
     pub(crate) fn oldest(&self) -> Option<Instant> {
-        self.sent_at.front().copied()
+        self.on_the_way.front().map(|oldest| oldest.sent)
     }
 
-    /// Adds `count` requests to what is to be written.
-    pub(crate) fn ask(&mut self, request: &Request, count: usize, now: Instant) {
-        self.unsent += count * request.len_bytes();
-        self.sent_at.extend(std::iter::repeat_n(now, count));
+    /// Adds requests, each with the time that it was meant for, to what is to be written, writes
+    /// what the kernel takes, and returns how many bytes that were. The bytes are made in
+    /// `scratch`, which is in the cache, as long as nothing is left over.
+    pub(crate) fn ask(
+        &mut self,
+        asks: impl Iterator<Item = (Ask, Instant)>,
+        now: Instant,
+        scratch: &mut Outbox,
+    ) -> u64 {
+        let borrows = self.unsent.is_empty();
+        if borrows {
+            mem::swap(&mut self.unsent, scratch);
+        }
+        for (ask, since) in asks {
+            self.speaker.ask(ask, &mut self.unsent);
+            self.on_the_way.push_back(OnTheWay { ask, since, sent: now });
+        }
+        let written = self.write();
+        if borrows && self.unsent.is_empty() {
+            mem::swap(&mut self.unsent, scratch);
+        }
+        written
     }
 
     /// Writes what the kernel takes. If the peer has gone, reading tells, behind its last replies.
-    pub(crate) fn write(&mut self, request: &Request) {
-        while self.unsent > 0 {
-            let bytes = request.from(self.at);
-            match self.stream.write(&bytes[..bytes.len().min(self.unsent)]) {
-                Ok(written) => {
-                    self.unsent -= written;
-                    self.at = (self.at + written) % request.len_bytes();
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(_) => self.unsent = 0,
-            }
-        }
+    pub(crate) fn write(&mut self) -> u64 {
+        self.unsent.write(&mut self.stream).unwrap_or_else(|_| {
+            self.unsent.clear();
+            0
+        })
     }
 
-    /// Reads what is there and gives each reply to `done`. `ends` says that the peer has closed its
-    /// side, and that all is to be read up to there.
+    /// Reads what is there, gives each reply to `done`, and adds to `received`. `ends` says that
+    /// the peer has closed its side, and that all is to be read up to there.
     pub(crate) fn read(
         &mut self,
-        request: &Request,
         scratch: &mut [u8],
         ends: bool,
-        mut done: impl FnMut(Exchange),
+        received: &mut u64,
+        mut done: impl FnMut(Exchange<'_>),
     ) -> Result<(), Broken> {
         loop {
             let read = match self.stream.read(scratch) {
@@ -113,16 +158,17 @@ impl Connection {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(Broken::Failed(error)),
             };
+            *received += read as u64;
             let mut bytes = &scratch[..read];
             while !bytes.is_empty() {
                 // Not even the start of a reply may come unasked: it would pass for the next one.
-                if self.sent_at.is_empty() {
+                let Some(OnTheWay { ask, since, .. }) = self.on_the_way.front().copied() else {
                     return Err(Broken::Unasked);
-                }
-                if let Some(reply) = self.replies.next(&mut bytes, request.expected())? {
-                    let sent = self.sent_at.pop_front().expect("checked above");
-                    self.replied += 1;
-                    done(Exchange { sent, reply });
+                };
+                if let Some(reply) = self.speaker.reply(&mut bytes, ask)? {
+                    self.on_the_way.pop_front();
+                    self.replied += u64::from(ask != Ask::Hello);
+                    done(Exchange { ask, since, reply, said: self.speaker.said() });
                 }
             }
             // Less than there was room for is all there was; what comes later is a new event.

@@ -2,8 +2,8 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`client`] | a closed loop over many connections; every reply is checked |
-//! | [`http`] | requests in bytes, replies from any pieces |
+//! | [`client`] | closed and open loops over many connections; every reply is checked |
+//! | [`protocol`] | requests into bytes, replies from any pieces, of several protocols |
 //! | [`outcome`] | what a load has found, errors first of all |
 //! | [`usage`] | CPU time and run-queue wait of threads |
 //! | [`plot`] | charts, as SVG and PNG |
@@ -18,13 +18,13 @@ pub mod cli;
 pub mod client;
 mod connection;
 mod figures;
-pub mod http;
 mod load;
 mod machine;
 pub mod outcome;
 mod part;
 pub mod plot;
 mod process;
+pub mod protocol;
 mod raw;
 mod rounds;
 #[cfg_attr(

@@ -9,9 +9,9 @@ use std::{
 
 use crate::{
     cli::{self, Failure, Target, tell},
-    client::{self, Limit, Plan, Trim},
-    http::{Expected, Replies, Request},
+    client::{self, Limit, Plan, Trim, Work},
     outcome::LoadError,
+    protocol::{Request, http::Replies},
     statistics::Random,
 };
 
@@ -54,9 +54,9 @@ pub(crate) struct Args {
     /// Cores to run on, one thread each: `1` or `1,2`
     #[arg(long, value_delimiter = ',')]
     core: Vec<usize>,
-    /// Process of the server, to count its CPU time
-    #[arg(long)]
-    pid: Option<u32>,
+    /// Processes of the server, to count their CPU time and that of their children: `17` or `17,18`
+    #[arg(long, value_delimiter = ',')]
+    pid: Vec<u32>,
     /// Write the result as JSON
     #[arg(long)]
     json: bool,
@@ -89,16 +89,15 @@ fn plan(args: &Args) -> Result<Plan, Failure> {
         None => request,
     };
     Ok(Plan {
-        target: *address,
         connections: args.connections,
         pipeline: args.pipeline,
-        request: request.repeated(args.pipeline),
         limit: args.requests.map_or(Limit::Time(args.seconds), Limit::Requests),
         warm_up: args.warm_up,
         patience: args.patience,
         trim: args.trim.map(|every_bytes| trim(*address, path, every_bytes)),
         cores: args.core.clone(),
-        pid: args.pid,
+        pids: args.pid.clone(),
+        ..Plan::new(*address, Work::Same(request))
     })
 }
 
@@ -119,16 +118,15 @@ fn append_one(
         .map_err(|error| LoadError::Connect { target, error })?;
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
-    stream.write_all(&request.from(0)[..request.len_bytes()])?;
+    stream.write_all(request.as_bytes())?;
     let (mut text, mut replies) = (Vec::new(), Replies::default());
     let mut scratch = [0; 4096];
-    let any = Expected { status: 201, body: None };
     let reply = loop {
         let read = stream
             .read(&mut scratch)
             .map_err(|error| format!("no reply to the append of what is to be read: {error}"))?;
         text.extend_from_slice(&scratch[..read]);
-        if let Some(reply) = replies.next(&mut &scratch[..read], &any)? {
+        if let Some(reply) = replies.next(&mut &scratch[..read], |_| {})? {
             break reply;
         }
         if read == 0 || Instant::now() > until {

@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::usage::Usage;
+use crate::{client::Limit, usage::Usage};
 
 /// What was measured. Errors are counted from the first connection to the last, warm-up included.
 #[derive(Clone, Debug)]
@@ -15,11 +15,26 @@ pub struct Outcome {
     pub elapsed: Duration,
     /// Requests that got the expected reply within that time.
     pub requests: u64,
+    /// Those of them that were reads of a mix.
+    pub reads: u64,
     /// Bytes of payload of these: sent, or received.
     pub payload_bytes: u64,
-    /// Nanoseconds from before the write of a request to behind the read of its reply's end. In a
-    /// closed loop a slow reply also keeps back the requests that would have met the same delay.
+    /// All bytes that the connections took within that time.
+    pub sent_bytes: u64,
+    /// All bytes that they gave.
+    pub received_bytes: u64,
+    /// Nanoseconds from before the write of a request, or from its intended time in an open loop,
+    /// to behind the read of its reply's end. In a closed loop a slow reply also keeps back the
+    /// requests that would have met the same delay.
     pub latency_ns: Histogram<u64>,
+    /// Requests in each [`WINDOW`].
+    pub windows: Vec<u64>,
+    /// How long after its intended time a request was sent, at most.
+    pub behind: Duration,
+    /// Requests whose time had come, and that were not sent when the time was over.
+    pub unsent: u64,
+    /// Threads of the client.
+    pub threads: usize,
     /// Trims that were answered.
     pub trims: u64,
     /// Connections that the server had announced to close, and that were opened again.
@@ -33,11 +48,23 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(limit: Limit) -> Self {
+        let windows = match limit {
+            Limit::Time(time) => usize::try_from(time.as_nanos() / WINDOW.as_nanos())
+                .map_or(WINDOWS_MAX, |windows| windows.min(WINDOWS_MAX) + 2),
+            Limit::Requests(_) => WINDOWS_MAX,
+        };
         Self {
             elapsed: Duration::ZERO,
             requests: 0,
+            reads: 0,
             payload_bytes: 0,
+            sent_bytes: 0,
+            received_bytes: 0,
+            windows: Vec::with_capacity(windows),
+            behind: Duration::ZERO,
+            unsent: 0,
+            threads: 1,
             latency_ns: Histogram::new_with_max(LATENCY_NS_MAX, 3).expect("3 digits are allowed"),
             trims: 0,
             reopened: 0,
@@ -77,7 +104,15 @@ impl Outcome {
     pub(crate) fn add(&mut self, other: &Self) {
         self.elapsed = self.elapsed.max(other.elapsed);
         self.requests += other.requests;
+        self.reads += other.reads;
         self.payload_bytes += other.payload_bytes;
+        self.sent_bytes += other.sent_bytes;
+        self.received_bytes += other.received_bytes;
+        self.windows.resize(self.windows.len().max(other.windows.len()), 0);
+        self.windows.iter_mut().zip(&other.windows).for_each(|(all, more)| *all += more);
+        self.behind = self.behind.max(other.behind);
+        self.unsent += other.unsent;
+        self.threads += other.threads;
         self.latency_ns.add(&other.latency_ns).expect("both have the same bounds");
         self.trims += other.trims;
         self.reopened += other.reopened;
@@ -155,6 +190,10 @@ pub struct Errors {
     pub statuses: BTreeMap<u16, u64>,
     /// Replies with the expected status and another body.
     pub bodies: u64,
+    /// Keys that were not there.
+    pub missing: u64,
+    /// Replies that say no in words.
+    pub refusals: u64,
     /// Connections given up because what came was no reply, or one that nobody had asked for.
     pub malformed: u64,
     /// Requests whose connection ended before their reply was complete.
@@ -174,9 +213,11 @@ impl Errors {
             + self.statuses.values().sum::<u64>()
     }
 
-    fn kinds(&self) -> [(&'static str, u64); 5] {
+    fn kinds(&self) -> [(&'static str, u64); 7] {
         [
             ("other body", self.bodies),
+            ("no such key", self.missing),
+            ("refused", self.refusals),
             ("malformed reply", self.malformed),
             ("connection lost", self.lost),
             ("no reply in time", self.late),
@@ -195,6 +236,8 @@ impl Errors {
             *self.statuses.entry(*status).or_default() += count;
         }
         self.bodies += other.bodies;
+        self.missing += other.missing;
+        self.refusals += other.refusals;
         self.malformed += other.malformed;
         self.lost += other.lost;
         self.late += other.late;
@@ -261,5 +304,9 @@ pub enum LoadError {
     },
 }
 
+/// A load is told of in pieces of this length, too.
+pub const WINDOW: Duration = Duration::from_millis(100);
+/// An hour of them.
+const WINDOWS_MAX: usize = 36_000;
 /// The longest latency that is told from a longer one: 10 minutes.
 const LATENCY_NS_MAX: u64 = 600_000_000_000;

@@ -59,6 +59,22 @@ impl Threads {
         Ok(Self(threads))
     }
 
+    /// Returns the threads of several processes and of all that descend from them now.
+    ///
+    /// # Errors
+    /// If one of `pids` is no process, with its number.
+    pub fn of_processes(pids: &[u32]) -> Result<Self, (u32, io::Error)> {
+        let mut threads = Vec::new();
+        for pid in pids {
+            threads.extend(Self::of_process(*pid).map_err(|error| (*pid, error))?.0);
+        }
+        for pid in descendants(pids) {
+            // A child may end between the two looks.
+            threads.extend(Self::of_process(pid).map_or_else(|_| Vec::new(), |found| found.0));
+        }
+        Ok(Self(threads))
+    }
+
     /// Returns what the threads that are there now have used since `before`. What one used that
     /// has ended is not known.
     pub fn since(&self, before: &Self) -> Usage {
@@ -69,6 +85,27 @@ impl Threads {
         }
         total
     }
+}
+
+/// Returns the processes that descend from `pids`, without these, where the kernel says so.
+fn descendants(pids: &[u32]) -> Vec<u32> {
+    let mut found = pids.to_vec();
+    let mut at = 0;
+    while let Some(parent) = found.get(at).copied() {
+        let threads = fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
+        let texts = threads.flat_map(|thread| fs::read_to_string(thread.path().join("children")));
+        for child in texts.flat_map(|text| numbers(&text)) {
+            if !found.contains(&child) {
+                found.push(child);
+            }
+        }
+        at += 1;
+    }
+    found.split_off(pids.len())
+}
+
+fn numbers(text: &str) -> Vec<u32> {
+    text.split_whitespace().flat_map(str::parse).collect()
 }
 
 fn parse(text: &str) -> io::Result<Usage> {
@@ -92,6 +129,21 @@ mod tests {
         let before = Threads(vec![(1, usage(100, 10)), (2, usage(50, 5))]);
         let after = Threads(vec![(1, usage(130, 11)), (3, usage(7, 2))]);
         assert_eq!(after.since(&before), usage(37, 3));
+    }
+
+    /// A server that forks for each connection does its work in children.
+    #[test]
+    fn children_count_with_their_parent() {
+        let mut child =
+            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let own = std::process::id();
+        let found = descendants(&[own]);
+        assert!(found.contains(&child.id()) && !found.contains(&own), "{found:?}");
+        let alone = Threads::of_process(own).unwrap();
+        assert!(Threads::of_processes(&[own]).unwrap().0.len() > alone.0.len());
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert!(Threads::of_processes(&[0]).is_err());
     }
 
     #[test]

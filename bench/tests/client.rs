@@ -11,25 +11,18 @@ use std::{
 };
 
 use impasto_bench::{
-    client::{self, Limit, Plan, Trim},
-    http::Request,
+    client::{self, Limit, Plan, Trim, Work},
     outcome::{LoadError, Outcome},
+    protocol::Request,
 };
 
+fn append(target: SocketAddr) -> Request {
+    Request::new("POST", target, "/v1/logs/load", &[7; 1024]).expect_status(201)
+}
+
 fn plan(target: SocketAddr, connections: usize, requests: u64) -> Plan {
-    let request = Request::new("POST", target, "/v1/logs/load", &[7; 1024]).expect_status(201);
-    Plan {
-        target,
-        connections,
-        pipeline: 1,
-        request,
-        limit: Limit::Requests(requests),
-        warm_up: Duration::ZERO,
-        patience: Duration::from_secs(10),
-        trim: None,
-        cores: Vec::new(),
-        pid: None,
-    }
+    let limit = Limit::Requests(requests);
+    Plan { connections, limit, ..Plan::new(target, Work::Same(append(target))) }
 }
 
 /// A server that calls `answer` for each connection that is opened.
@@ -47,8 +40,7 @@ fn server(answer: impl Fn(TcpStream) + Copy + Send + 'static) -> SocketAddr {
 
 /// Answers each request of [`plan`] with what `reply` says, until that is `None`.
 fn answer(mut stream: TcpStream, reply: impl Fn(u64) -> Option<&'static str>) {
-    let plan = plan(stream.local_addr().unwrap(), 1, 1);
-    let mut request = vec![0; plan.request.len_bytes()];
+    let mut request = vec![0; append(stream.local_addr().unwrap()).len_bytes()];
     for number in 0.. {
         let Some(text) = reply(number) else { return };
         if stream.read_exact(&mut request).is_err() || stream.write_all(text.as_bytes()).is_err() {
@@ -152,7 +144,8 @@ fn a_short_body_is_late_and_the_run_ends() {
     });
     let mut plan = plan(target, 2, 10);
     plan.patience = Duration::from_millis(200);
-    plan.request = Request::new("GET", target, "/", b"").expect_body(b"shortest".to_vec());
+    let request = Request::new("GET", target, "/", b"").expect_body(*b"shortest");
+    plan.work = Work::Same(request);
     let start = Instant::now();
     let outcome = client::run(&plan).unwrap();
     assert_eq!((outcome.requests, outcome.errors.late), (0, 2), "{outcome}");
@@ -171,7 +164,7 @@ fn another_body_is_an_error() {
         }
     });
     let mut plan = plan(target, 1, 20);
-    plan.request = Request::new("GET", target, "/", b"").expect_body(b"hello".to_vec());
+    plan.work = Work::Same(Request::new("GET", target, "/", b"").expect_body(*b"hello"));
     let outcome = client::run(&plan).unwrap();
     assert_eq!((outcome.requests, outcome.errors.bodies), (0, 20), "{outcome}");
 }
@@ -251,7 +244,8 @@ fn a_real_server_answers_as_expected() {
 /// Requests of 64 KiB, and a trim after so many bytes.
 fn trimming(target: SocketAddr, requests: u64, every_bytes: u64) -> Plan {
     let mut plan = plan(target, 4, requests);
-    plan.request = Request::new("POST", target, "/v1/logs/a", &[7; 64 << 10]).expect_status(201);
+    let request = Request::new("POST", target, "/v1/logs/a", &[7; 64 << 10]);
+    plan.work = Work::Same(request.expect_status(201));
     let trim = format!("/v1/logs/a?before={}", u64::MAX);
     plan.trim = Some(Trim { request: Request::new("DELETE", target, &trim, b""), every_bytes });
     plan
@@ -283,7 +277,7 @@ fn threads_of_several_cores_are_one_load() {
     let server = Impasto::start(&[]);
     let mut plan = plan(server.address, 5, 301);
     plan.cores = vec![0, 0, 0];
-    plan.pid = Some(server.process.id());
+    plan.pids = vec![server.process.id()];
     let outcome = client::run(&plan).unwrap();
     assert_eq!((outcome.requests, outcome.errors.total()), (301, 0), "{outcome}");
     assert!(outcome.server.unwrap().run > Duration::ZERO);

@@ -11,9 +11,9 @@ use super::{
 use crate::{
     cli::Failure,
     client::{Limit, Plan, Trim},
-    http::Request,
     load::trim,
     process::{Server, impasto_takes},
+    protocol::Request,
     raw::{RawFile, Sync},
     rounds::{Cell, Measurer, Rounds, Visit},
     statistics::Random,

@@ -1,0 +1,82 @@
+//! Warm up, measure, drain: when one ends, and what is looked at then.
+
+use std::{mem, time::Instant};
+
+use super::Turns;
+use crate::{
+    client::Limit,
+    outcome::LoadError,
+    usage::{Threads, Usage},
+};
+
+#[derive(Clone, Debug)]
+pub(super) enum Phase {
+    WarmUp { until: Instant },
+    Measure { since: Instant, client: Usage, server: Option<Threads> },
+    Drain,
+}
+
+impl Phase {
+    /// Returns since when is measured, if it is.
+    pub(super) fn measured_since(&self) -> Option<Instant> {
+        match self {
+            Self::Measure { since, .. } => Some(*since),
+            Self::WarmUp { .. } | Self::Drain => None,
+        }
+    }
+}
+
+impl Turns<'_> {
+    pub(super) fn phase_ends(&self) -> Option<Instant> {
+        match (&self.phase, self.plan.limit) {
+            (Phase::WarmUp { until }, _) => Some(*until),
+            (Phase::Measure { since, .. }, Limit::Time(time)) => Some(*since + time),
+            (Phase::Measure { .. }, Limit::Requests(_)) | (Phase::Drain, _) => None,
+        }
+    }
+
+    pub(super) fn move_on(&mut self, now: Instant) -> Result<(), LoadError> {
+        if self.phase_ends().is_none_or(|end| now < end) {
+            return Ok(());
+        }
+        match self.phase {
+            Phase::WarmUp { .. } => {
+                let (client, server) = (thread_usage()?, self.server()?);
+                self.issued = 0;
+                self.phase = Phase::Measure { since: Instant::now(), client, server };
+            }
+            Phase::Measure { .. } => self.end_measuring()?,
+            Phase::Drain => {}
+        }
+        Ok(())
+    }
+
+    /// Takes the time and the usage, once.
+    pub(super) fn end_measuring(&mut self) -> Result<(), LoadError> {
+        let now = Instant::now();
+        if let Phase::Measure { since, client, server } =
+            mem::replace(&mut self.phase, Phase::Drain)
+        {
+            self.outcome.elapsed = now - since;
+            self.outcome.client = thread_usage()? - client;
+            self.outcome.unsent = self.lanes.iter().map(|lane| lane.owed).sum();
+            // A server that has died has no usage; what its clients met is among the errors.
+            if let (Some(before), Ok(Some(after))) = (server, self.server()) {
+                self.outcome.server = Some(after.since(&before));
+            }
+        }
+        Ok(())
+    }
+
+    fn server(&self) -> Result<Option<Threads>, LoadError> {
+        if self.plan.pids.is_empty() {
+            return Ok(None);
+        }
+        let found = Threads::of_processes(&self.plan.pids);
+        found.map(Some).map_err(|(pid, error)| LoadError::Process { pid, error })
+    }
+}
+
+fn thread_usage() -> Result<Usage, LoadError> {
+    Usage::of_thread().map_err(|error| LoadError::Client { action: "read its own CPU time", error })
+}
