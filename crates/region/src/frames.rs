@@ -158,6 +158,21 @@ impl Frames {
         unsafe { dest.copy_from_nonoverlapping(from, len) }
     }
 
+    /// Writes the pages of `span` to the mapped file and waits (`msync`): what an ordinary file
+    /// needs where persistent memory is flushed.
+    ///
+    /// # Durability
+    /// The bytes of `span` in a file that is mapped are durable when it returns.
+    ///
+    /// # Errors
+    /// What `msync` returns; then it is unknown what is durable.
+    ///
+    /// # Panics
+    /// If `span` is not inside.
+    pub fn sync(&self, span: Span) -> io::Result<()> {
+        self.map.sync(span)
+    }
+
     /// Returns true if nobody on loan may write a byte of `span`.
     pub fn is_settled(&self, span: Span) -> bool {
         if self.spans.iter().any(|loaned| loaned.overlaps(span)) {
@@ -388,6 +403,26 @@ mod tests {
         drop(frames);
         let frames = Frames::shared(&file, geometry).unwrap();
         assert_eq!(frames.bytes(Span::new(4096, 5)), b"hello");
+    }
+
+    #[test]
+    fn a_span_of_a_mapped_file_is_synced_wherever_it_lies() {
+        let geometry = Geometry::new(16 << 20).unwrap();
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(geometry.region_bytes()).unwrap();
+        let mut frames = Frames::shared(&file, geometry).unwrap();
+        for (at, len) in [(0, 0), (5000, 777), (4095, 4098), ((16 << 20) - 1, 1)] {
+            frames.store(at, &vec![7; len]);
+            frames.sync(Span::new(at, len as u64)).unwrap();
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "not inside")]
+    fn nothing_behind_the_mapping_is_synced() {
+        let (frames, landing) = frames();
+        let behind = Span::new(BufId(landing.0 + 2).start(), 1);
+        frames.sync(behind).unwrap();
     }
 
     #[test]

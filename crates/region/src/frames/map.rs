@@ -9,7 +9,7 @@ use std::{
 
 use rustix::{
     fs::FileType,
-    mm::{MapFlags, ProtFlags},
+    mm::{MapFlags, MsyncFlags, ProtFlags},
 };
 
 use crate::{Span, layout::BLOCK_BYTES};
@@ -119,6 +119,22 @@ impl Map {
         let at = usize::try_from(span.at).expect("a mapping fits the address space");
         // SAFETY: `at` is at most the mapping's size, asserted above.
         unsafe { self.start.add(at) }
+    }
+
+    /// Writes the pages of `span` to what is mapped, and waits.
+    ///
+    /// # Panics
+    /// If `span` is not inside.
+    pub(super) fn sync(&self, span: Span) -> io::Result<()> {
+        let lead = span.at % BLOCK_BYTES;
+        let start = self.address(Span::new(span.at - lead, lead + span.len)).as_ptr();
+        let len = usize::try_from(lead + span.len).expect("a mapping fits the address space");
+        // SAFETY:
+        // - mapped, at a page: `address` asserts that the range lies inside the mapping, which
+        //   starts at a page, as the range does; the rest of the last page is mapped with it.
+        // - harmless to references: MS_SYNC changes no byte of the mapping.
+        unsafe { rustix::mm::msync(start.cast(), len, MsyncFlags::SYNC) }?;
+        Ok(())
     }
 }
 
