@@ -11,7 +11,7 @@ use std::{
 use bytesize::ByteSize;
 use clap::{Parser, Subcommand};
 
-use crate::{baseline, figures, load, part, process};
+use crate::{baselines, figures, load, part, process};
 
 #[derive(Debug, Parser)]
 #[command(name = "impasto-bench", version, about, after_help = EXIT_CODES)]
@@ -35,9 +35,9 @@ enum Command {
     /// Receive, discard and answer (what `figures` compares)
     #[command(hide = true)]
     Discard(part::DiscardArgs),
-    /// Serve appends as one would by hand, with epoll (what `figures` compares)
+    /// Serve as others would (what `compare` compares)
     #[command(hide = true)]
-    Baseline(baseline::Args),
+    Baseline(baselines::Args),
 }
 
 const EXIT_CODES: &str = "\
@@ -57,7 +57,7 @@ pub fn run() -> ExitCode {
         Command::Launch(args) => process::launch(&args),
         Command::Serve(args) => part::serve(&args),
         Command::Discard(args) => part::discard(&args),
-        Command::Baseline(args) => baseline::run(&args),
+        Command::Baseline(args) => baselines::run(&args),
     };
     done.unwrap_or_else(|failure| {
         let _closed = writeln!(io::stderr(), "impasto-bench: {failure}");

@@ -12,12 +12,13 @@
 
 #![forbid(unsafe_code)]
 
-mod baseline;
+mod baselines;
 mod bed;
 pub mod cli;
 pub mod client;
 mod connection;
 mod figures;
+mod lines;
 mod load;
 mod machine;
 pub mod outcome;
@@ -27,10 +28,6 @@ mod process;
 pub mod protocol;
 mod raw;
 mod rounds;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the servers that are measured say it, from the next commit on")
-)]
 mod stages;
 pub mod statistics;
 pub mod usage;

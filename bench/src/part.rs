@@ -17,7 +17,7 @@ use std::{
 use impasto::{
     media::{CpuLines, Lines, Pmem},
     region::{
-        Frames, Region, Span,
+        Frames, Region,
         layout::{Geometry, MediumKind},
     },
     ring::{Limits, UringPort, listen},
@@ -25,7 +25,10 @@ use impasto::{
     uring::Uring,
 };
 
-use crate::cli::{self, Failure, tell};
+use crate::{
+    cli::{self, Failure, tell},
+    lines::NoLines,
+};
 
 /// Options of the hidden `impasto-bench serve`.
 #[derive(Debug, clap::Args)]
@@ -75,16 +78,6 @@ fn serve_on<L: Lines>(args: &ServeArgs, region: &Region, lines: L) -> Result<Inf
     loop {
         worker.turn(None)?;
     }
-}
-
-/// Cache lines that nobody writes back.
-#[derive(Debug)]
-struct NoLines;
-
-impl Lines for NoLines {
-    fn flush(&mut self, _frames: &Frames, _span: Span) {}
-
-    fn fence(&mut self, _frames: &Frames) {}
 }
 
 /// As `impasto serve` has.

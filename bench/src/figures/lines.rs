@@ -186,7 +186,7 @@ impl Bench<'_> {
         let serve =
             |dir, io| self.impasto(dir, "shm", region, &["--workers", "1", "--io", io], &cores);
         let (epoll, uring) = (serve(&dirs[0], "epoll")?, serve(&dirs[1], "uring")?);
-        let baseline = self.args.bed.own(&["baseline"], &dirs[2], &[])?;
+        let baseline = self.args.bed.own(&["baseline", "v1b"], &dirs[2], &[])?;
         let servers = [("epoll", &epoll), ("by hand", &baseline), ("io_uring", &uring)];
         let cells: Vec<Cell<'_>> = CONNECTIONS
             .into_iter()
