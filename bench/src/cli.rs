@@ -11,7 +11,7 @@ use std::{
 use bytesize::ByteSize;
 use clap::{Parser, Subcommand};
 
-use crate::{baselines, figures, load, part, process};
+use crate::{baselines, compare, figures, load, part, process};
 
 #[derive(Debug, Parser)]
 #[command(name = "impasto-bench", version, about, after_help = EXIT_CODES)]
@@ -24,6 +24,8 @@ struct Cli {
 enum Command {
     /// Send requests to an HTTP server, check every reply, and say how long they took
     Load(load::Args),
+    /// Measure Impasto beside what one would write without it
+    Compare(compare::Args),
     /// Measure Impasto against the figures that it has to reach
     Figures(figures::Args),
     /// Become a program that ends with its parent (what `figures` starts)
@@ -53,6 +55,7 @@ pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 pub fn run() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Load(args) => load::run(&args),
+        Command::Compare(args) => compare::run(&args),
         Command::Figures(args) => figures::run(&args),
         Command::Launch(args) => process::launch(&args),
         Command::Serve(args) => part::serve(&args),

@@ -16,6 +16,7 @@ mod baselines;
 mod bed;
 pub mod cli;
 pub mod client;
+mod compare;
 mod connection;
 mod figures;
 mod lines;

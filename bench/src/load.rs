@@ -108,7 +108,7 @@ pub(crate) fn trim(address: SocketAddr, log: &str, every_bytes: u64) -> Trim {
 }
 
 /// Appends what is to be read, and returns its path.
-fn append_one(
+pub(crate) fn append_one(
     target: SocketAddr,
     request: &Request,
     patience: Duration,

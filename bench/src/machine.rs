@@ -36,6 +36,13 @@ impl Machine {
         }
     }
 
+    /// Returns it in a line.
+    pub(crate) fn short(&self) -> String {
+        let Self { cpu, cores, kernel, commit, command, .. } = self;
+        let command = command.rsplit('/').next().unwrap_or(command);
+        format!("{cpu}, {cores} cores, Linux {kernel}, commit {commit}: {command}")
+    }
+
     /// Returns it for machines; what was measured is added to it.
     pub(crate) fn to_json(&self) -> Value {
         json!({

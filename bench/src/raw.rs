@@ -27,10 +27,6 @@ pub(crate) enum Sync {
     /// `O_DIRECT | O_DSYNC`.
     Direct,
     /// A write to the page cache, then fdatasync.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the floor of `compare`, from the next commit on")
-    )]
     Fdatasync,
 }
 

@@ -109,7 +109,6 @@ pub(crate) struct Tally {
 
 impl Rounds {
     /// Returns rounds that were measured before.
-    #[expect(dead_code, reason = "what resumes needs it, from the next commit on")]
     pub(crate) fn of_before(rounds: Vec<Round>) -> Self {
         Self(rounds)
     }

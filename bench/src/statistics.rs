@@ -35,6 +35,12 @@ impl Spread {
         })
     }
 
+    /// Returns it with `change` done to its figures, which keeps their order.
+    pub(crate) fn map(self, change: impl Fn(f64) -> f64) -> Self {
+        let Self { median, low, high, count } = self;
+        Self { median: change(median), low: change(low), high: change(high), count }
+    }
+
     /// Returns it for machines.
     pub(crate) fn json(spread: Option<Self>) -> Value {
         let Some(Self { median, low, high, count }) = spread else { return Value::Null };
