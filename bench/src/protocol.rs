@@ -7,9 +7,13 @@
 //! A speaker belongs to one connection. It looks at each byte of a reply once, keeps none of them
 //! that it does not have to, and says whether they are what they should be.
 
+pub(crate) mod beanstalk;
+pub(crate) mod etcd;
 pub(crate) mod http;
+pub(crate) mod memcache;
 pub(crate) mod outbox;
 pub(crate) mod pieces;
+pub(crate) mod postgres;
 pub(crate) mod records;
 pub(crate) mod resp;
 pub(crate) mod values;
@@ -96,6 +100,14 @@ pub(crate) enum Malformed {
     Chunk,
     #[error("it is no reply of RESP to what was asked")]
     Resp,
+    #[error("it is no reply of memcached to what was asked")]
+    Memcache,
+    #[error("it is no reply of beanstalkd to what was asked")]
+    Beanstalk,
+    #[error("it is no message of Postgres")]
+    Postgres,
+    #[error("it asks for a password; only users that Postgres trusts are known here")]
+    Password,
 }
 
 /// Returns the name of a key: a multiple of 3 bytes, for base64's sake.
@@ -107,4 +119,51 @@ pub(crate) fn key_name(key: u64) -> [u8; 15] {
         left /= 10;
     }
     name
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    /// Returns what a speaker says.
+    pub(crate) fn said(speaker: &mut dyn Speaker, asks: &[Ask]) -> String {
+        let mut out = Outbox::default();
+        asks.iter().for_each(|ask| speaker.ask(*ask, &mut out));
+        let mut text = Vec::new();
+        out.write(&mut text).unwrap();
+        String::from_utf8(text).unwrap()
+    }
+
+    /// Returns the verdicts on the replies in `text`, which are the same wherever it is cut.
+    pub(crate) fn heard<S: Speaker>(
+        new: impl Fn() -> S,
+        asks: &[Ask],
+        text: &[u8],
+    ) -> Result<Vec<Verdict>, Malformed> {
+        let whole = heard_in(new(), asks, &[text]);
+        for cut in 0..=text.len() {
+            assert_eq!(heard_in(new(), asks, &[&text[..cut], &text[cut..]]), whole, "{cut}");
+        }
+        let bytes: Vec<&[u8]> = text.chunks(1).collect();
+        assert_eq!(heard_in(new(), asks, &bytes), whole);
+        whole
+    }
+
+    fn heard_in(
+        mut speaker: impl Speaker,
+        asks: &[Ask],
+        pieces: &[&[u8]],
+    ) -> Result<Vec<Verdict>, Malformed> {
+        let mut out = Outbox::default();
+        asks.iter().for_each(|ask| speaker.ask(*ask, &mut out));
+        let mut found = Vec::new();
+        for piece in pieces {
+            let mut rest = *piece;
+            while !rest.is_empty() {
+                let ask = *asks.get(found.len()).expect("each reply was asked for");
+                found.extend(speaker.reply(&mut rest, ask)?.map(|reply| reply.verdict));
+            }
+        }
+        Ok(found)
+    }
 }

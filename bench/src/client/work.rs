@@ -6,7 +6,8 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use rand_distr::{Distribution, Uniform, Zipf};
 
 use crate::protocol::{
-    Ask, Request, Speaker, Values, http::Constant, records::Records, resp::Resp,
+    Ask, Request, Speaker, Values, beanstalk::Beanstalk, etcd::Etcd, http::Constant,
+    memcache::Memcache, postgres::Postgres, records::Records, resp::Resp,
 };
 
 /// What is sent.
@@ -67,6 +68,21 @@ pub enum Dialect {
         /// What AUTH is given, a name and a password, if it is needed.
         auth: Option<Arc<[String]>>,
     },
+    /// memcached's text: set and get.
+    Memcache,
+    /// beanstalkd: writes put jobs, reads delete those that the same connection has put.
+    Beanstalk,
+    /// Postgres: a prepared upsert, and a prepared select.
+    Postgres {
+        /// Somebody whom it trusts.
+        user: Arc<str>,
+        /// Where the table is.
+        database: Arc<str>,
+        /// Whether the table is made first.
+        creates: bool,
+    },
+    /// etcd over HTTP and JSON: put and range.
+    Etcd,
 }
 
 impl Work {
@@ -81,6 +97,12 @@ impl Work {
                         Box::new(Records::new(target, log, *first, values))
                     }
                     Dialect::Resp { auth } => Box::new(Resp::new(auth.clone(), values)),
+                    Dialect::Memcache => Box::new(Memcache::new(values)),
+                    Dialect::Beanstalk => Box::new(Beanstalk::new(values)),
+                    Dialect::Postgres { user, database, creates } => {
+                        Box::new(Postgres::new(user, database, *creates, values))
+                    }
+                    Dialect::Etcd => Box::new(Etcd::new(target, values)),
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! What protocols of lines and values have in common when they come in pieces.
 
-use super::{Malformed, Values};
+use super::{Malformed, Values, Verdict};
 
 /// Lines that end with CR LF.
 #[derive(Debug, Default)]
@@ -48,13 +48,18 @@ impl Lines {
 pub(crate) struct Passing {
     at: usize,
     left: usize,
-    pub(crate) matches: bool,
+    matches: bool,
 }
 
 impl Passing {
     /// Starts with a value of `len` bytes.
     pub(crate) fn new(len: usize, values: &Values) -> Self {
         Self { at: 0, left: len, matches: len == values.len_bytes() }
+    }
+
+    /// Returns what it is worth as far as it has passed.
+    pub(crate) fn verdict(&self) -> Verdict {
+        if self.matches { Verdict::Good } else { Verdict::OtherBody }
     }
 
     /// Takes what belongs to the value from the front of `bytes`; returns true if that was the rest

@@ -87,8 +87,8 @@ impl Speaker for Resp {
         match self.lines.next(bytes, Malformed::Resp)? {
             None => Ok(None),
             Some(b"") => {
-                let matches = self.value.take().is_some_and(|value| value.matches);
-                let verdict = if matches { Verdict::Good } else { Verdict::OtherBody };
+                let verdict = value.verdict();
+                self.value = None;
                 Ok(Some(self.as_reply(verdict)))
             }
             Some(_) => Err(Malformed::Resp),
@@ -103,5 +103,50 @@ impl Speaker for Resp {
 impl Resp {
     fn as_reply(&self, verdict: Verdict) -> Reply {
         Reply { verdict, payload_bytes: self.values.len_bytes() as u64, closes: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::testing::{heard, said},
+        *,
+    };
+
+    fn speaker() -> Resp {
+        Resp::new(None, Values::new(3))
+    }
+
+    #[test]
+    fn requests_are_those_of_the_protocol() {
+        let text = "*3\r\n$3\r\nSET\r\n$15\r\nkey000000000018\r\n$3\r\n210\r\n\
+            *2\r\n$3\r\nGET\r\n$15\r\nkey000000000018\r\n";
+        assert_eq!(said(&mut speaker(), &[Ask::Write(18), Ask::Read(18)]), text);
+        let words: Arc<[String]> = ["me".to_owned(), "secret".to_owned()].into();
+        let mut out = Outbox::default();
+        assert!(Resp::new(Some(words), Values::new(3)).hello(&mut out));
+        assert_eq!(out.own, b"*3\r\n$4\r\nAUTH\r\n$2\r\nme\r\n$6\r\nsecret\r\n");
+    }
+
+    /// A store that answers with another key's value, or with nothing, is fast and wrong.
+    #[test]
+    fn replies_are_checked_however_they_are_cut() {
+        let text = b"+OK\r\n$3\r\n210\r\n$3\r\n310\r\n$4\r\n2100\r\n$-1\r\n_\r\n-ERR no\r\n";
+        let read = Ask::Read(18);
+        let asks = [Ask::Write(18), read, read, read, read, read, read];
+        let wanted = [
+            Verdict::Good,
+            Verdict::Good,
+            Verdict::OtherBody,
+            Verdict::OtherBody,
+            Verdict::Missing,
+            Verdict::Missing,
+            Verdict::Refused,
+        ];
+        assert_eq!(heard(speaker, &asks, text).unwrap(), wanted);
+        for bad in ["HTTP/1.1 400 Bad Request\r\n", ":1\r\n", "+OK\r\n", "$x\r\n", "\r\n"] {
+            let found = heard(speaker, &[read], bad.as_bytes());
+            assert_eq!(found, Err(Malformed::Resp), "{bad}");
+        }
     }
 }

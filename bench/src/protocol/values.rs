@@ -23,11 +23,21 @@ impl Values {
         self.filler.len()
     }
 
+    /// Returns what stands behind the stamp of each.
+    pub(crate) fn behind_stamp(&self) -> &[u8] {
+        self.filler.get(STAMP_BYTES..).unwrap_or_default()
+    }
+
+    /// Returns what the value of a key begins with.
+    pub(crate) fn stamp(&self, key: u64) -> Stamp {
+        Stamp { bytes: stamp(key), len: self.filler.len().min(STAMP_BYTES) }
+    }
+
     /// Appends the value of a key.
     pub(crate) fn write(&self, key: u64, out: &mut Outbox) {
-        let stamped = self.filler.len().min(STAMP_BYTES);
-        out.own.extend_from_slice(&stamp(key)[..stamped]);
-        out.push(&self.filler, stamped..self.filler.len());
+        let stamp = self.stamp(key);
+        out.own.extend_from_slice(stamp.as_ref());
+        out.push(&self.filler, stamp.len..self.filler.len());
     }
 
     /// Returns true if `piece` is what stands at `at` of the value of `key`.
@@ -36,6 +46,19 @@ impl Values {
         let stamped = STAMP_BYTES.saturating_sub(at).min(piece.len());
         piece[stamped..] == wanted[stamped..]
             && (stamped == 0 || piece[..stamped] == stamp(key)[at..at + stamped])
+    }
+}
+
+/// The number of a key, as far as its value has room for it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stamp {
+    bytes: [u8; STAMP_BYTES],
+    len: usize,
+}
+
+impl AsRef<[u8]> for Stamp {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[..self.len]
     }
 }
 
