@@ -3,7 +3,6 @@
 use std::{
     error::Error,
     io::{self, Write},
-    net::{SocketAddr, ToSocketAddrs},
     process::ExitCode,
     time::Duration,
 };
@@ -22,7 +21,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Send requests to an HTTP server, check every reply, and say how long they took
+    /// Send requests to a server, check every reply, and say how long they took
     Load(load::Args),
     /// Measure Impasto beside what one would write without it
     Compare(compare::Args),
@@ -91,30 +90,6 @@ pub(crate) fn positive(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "a number above 0".into())
 }
 
-/// Where a request goes: a server and a path.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Target {
-    pub(crate) address: SocketAddr,
-    pub(crate) path: String,
-}
-
-/// Parses `http://HOST:PORT[/PATH]`.
-pub(crate) fn target(text: &str) -> Result<Target, String> {
-    const FORM: &str = "write it like http://127.0.0.1:8080 or http://localhost:8080/path";
-    let rest = text.strip_prefix("http://").ok_or(FORM)?;
-    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    if !path.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(FORM.into());
-    }
-    let mut found = host.to_socket_addrs().map_err(|error| format!("{error}; {FORM}"))?;
-    let address = found.next().ok_or_else(|| format!("no such host; {FORM}"))?;
-    let path = if path.len() > 1 { path } else { DEFAULT_PATH };
-    Ok(Target { address, path: path.to_owned() })
-}
-
-/// A log of Impasto.
-const DEFAULT_PATH: &str = "/v1/logs/load";
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,11 +107,5 @@ mod tests {
         assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
         assert!(size("much").is_err() && seconds("-1").is_err() && seconds("NaN").is_err());
         assert!(positive("0").is_err());
-        let found = target("http://127.0.0.1:8080/a/b").unwrap();
-        assert_eq!((found.address.port(), found.path.as_str()), (8080, "/a/b"));
-        assert_eq!(target("http://[::1]:1/").unwrap().path, DEFAULT_PATH);
-        for bad in ["127.0.0.1:8080", "http://127.0.0.1", "http://127.0.0.1:80/a b"] {
-            assert!(target(bad).unwrap_err().contains("http://"), "{bad}");
-        }
     }
 }

@@ -9,10 +9,12 @@
 //! connect -> warm up (checked, not measured) -> measure -> drain (no new requests)
 //! ```
 
+mod fill;
 mod lane;
 mod schedule;
 mod tally;
 mod turns;
+mod watch;
 mod work;
 
 use std::{net::SocketAddr, thread, time::Duration};
@@ -26,6 +28,9 @@ use crate::{
     outcome::{LoadError, Outcome},
     protocol::Request,
 };
+pub(crate) use fill::append;
+pub use fill::fill;
+pub use watch::Watch;
 pub use work::{Dialect, Keyed, Order, Work};
 
 /// What to send, to whom, and for how long.
@@ -113,6 +118,14 @@ pub struct Trim {
 /// # Errors
 /// If nothing could be sent at all. What goes wrong later stands in [`Outcome::errors`].
 pub fn run(plan: &Plan) -> Result<Outcome, LoadError> {
+    run_watched(plan, &Watch::default())
+}
+
+/// As [`run`], and says what it counts meanwhile.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_watched(plan: &Plan, watch: &Watch) -> Result<Outcome, LoadError> {
     raise_descriptors();
     let threads = plan.cores.len().clamp(1, plan.connections.max(1));
     let outcomes = thread::scope(|scope| {
@@ -125,7 +138,7 @@ pub fn run(plan: &Plan) -> Result<Outcome, LoadError> {
                         pin(&[core])
                             .map_err(|error| LoadError::Client { action: "be pinned", error })?;
                     }
-                    turns::run(&share)
+                    turns::run(&share, watch)
                 })
             })
             .collect();

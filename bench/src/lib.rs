@@ -1,4 +1,4 @@
-//! A load generator for HTTP servers, and the figures that Impasto has to reach.
+//! A load generator for servers of several protocols, and the figures that Impasto has to reach.
 //!
 //! | module | what it is |
 //! |---|---|
@@ -31,4 +31,5 @@ mod raw;
 mod rounds;
 mod stages;
 pub mod statistics;
+mod target;
 pub mod usage;

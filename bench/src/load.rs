@@ -1,25 +1,23 @@
 //! `impasto-bench load`: one load on one server that is already running.
 
-use std::{
-    io::{Read, Write},
-    net::{SocketAddr, TcpStream},
-    process::ExitCode,
-    time::{Duration, Instant},
-};
+mod bar;
+
+use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
 use crate::{
-    cli::{self, Failure, Target, tell},
-    client::{self, Limit, Plan, Trim, Work},
-    outcome::LoadError,
-    protocol::{Request, http::Replies},
+    cli::{self, Failure, tell},
+    client::{self, Keyed, Limit, Order, Pace, Plan, Trim, Watch, Work},
+    protocol::{Request, Values},
     statistics::Random,
+    target::{self, Scheme, Target},
 };
 
 /// Options of `impasto-bench load`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The server, and a path to POST to if it is not Impasto's log `load`
-    #[arg(long, value_parser = cli::target, default_value = "http://127.0.0.1:8080")]
+    /// The server: http:// and a path to POST to if it is not Impasto's log `load`, redis://,
+    /// memcache://, beanstalk://, postgres://USER@HOST/DATABASE, etcd://
+    #[arg(long, value_parser = target::target, default_value = "http://127.0.0.1:8080")]
     target: Target,
     /// Connections
     #[arg(long, default_value = "32", value_parser = cli::positive)]
@@ -27,9 +25,37 @@ pub(crate) struct Args {
     /// Requests on the way on each of them
     #[arg(long, default_value = "1", value_parser = cli::positive)]
     pipeline: usize,
-    /// Length of a body
+    /// Open a connection for each request; its time counts
+    #[arg(long, conflicts_with = "pipeline")]
+    short: bool,
+    /// Open loop: so many requests in a second, whatever became of those before [default: each
+    /// reply makes room for the next request]
+    #[arg(long, value_name = "PER_SECOND", value_parser = rate)]
+    rate: Option<f64>,
+    /// Length of a body or value
     #[arg(long, default_value = "1024", value_parser = cli::size)]
     size: u64,
+    /// Length of the whole HTTP request: a field of no meaning fills it up
+    #[arg(long, value_parser = cli::positive)]
+    request_bytes: Option<usize>,
+    /// What HTTP's Host says, instead of the target's address
+    #[arg(long)]
+    host: Option<String>,
+    /// Share of reads, from 0 to 1; reads and writes go to --keys then
+    #[arg(long, value_parser = share, conflicts_with_all = ["get", "trim", "request_bytes"])]
+    reads: Option<f64>,
+    /// How many keys there are; by HTTP: records of the log
+    #[arg(long, default_value = "10000", value_parser = cli::positive)]
+    keys: usize,
+    /// Which keys: uniform, zipf (as YCSB's, 0.99), or zipf:EXPONENT
+    #[arg(long, default_value = "uniform", value_parser = order)]
+    distribution: Order,
+    /// The same keys come again with the same seed
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Do not write each key before reads; one that is not there is an error
+    #[arg(long)]
+    no_fill: bool,
     /// Stop after so many requests
     #[arg(long, conflicts_with = "seconds")]
     requests: Option<u64>,
@@ -39,10 +65,10 @@ pub(crate) struct Args {
     /// Send requests for so many seconds before it is measured
     #[arg(long, default_value = "0", value_parser = cli::seconds, conflicts_with = "requests")]
     warm_up: Duration,
-    /// Append one body first, then read it: GET what `Location` named
+    /// Append one body by HTTP first, then read it: GET what `Location` named
     #[arg(long)]
     get: bool,
-    /// Status that every reply has to have [default: 201, with --get 200]
+    /// Status that every HTTP reply has to have [default: 201, with --get 200]
     #[arg(long)]
     expect: Option<u16>,
     /// Trim Impasto's log whenever so many bytes were appended, and at the end
@@ -63,7 +89,15 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
-    let outcome = client::run(&plan(args)?)?;
+    let mut plan = plan(args)?;
+    let reads = args.reads.is_some_and(|reads| reads > 0.0);
+    let fills = reads && !args.no_fill && args.target.scheme != Scheme::Beanstalk;
+    let watch = Watch::default();
+    bar::beside("filling", Limit::Requests(args.keys as u64), &watch, || {
+        client::fill(&mut plan, fills, &watch)
+    })?;
+    let watch = Watch::default();
+    let outcome = bar::beside("load", plan.limit, &watch, || client::run_watched(&plan, &watch))?;
     if args.json {
         tell(&outcome.to_json().to_string());
     } else {
@@ -74,30 +108,62 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
 }
 
 fn plan(args: &Args) -> Result<Plan, Failure> {
-    let Target { address, path } = &args.target;
-    let size = usize::try_from(args.size)?;
-    let body = Random::new(args.size).bytes(size);
-    let append = Request::new("POST", *address, path, &body).expect_status(201);
-    let request = if args.get {
-        let stored = append_one(*address, &append, args.patience)?;
-        Request::new("GET", *address, &stored, b"").expect_body(body)
+    let Target { scheme, address, path, .. } = &args.target;
+    let is_http = *scheme == Scheme::Http;
+    if !is_http && (args.get || args.trim.is_some() || args.request_bytes.is_some()) {
+        return Err("--get, --trim and --request-bytes are for http:// alone".into());
+    }
+    let work = if is_http && args.reads.is_none() {
+        Work::Same(request(args)?)
     } else {
-        append
-    };
-    let request = match args.expect {
-        Some(status) => request.expect_status(status),
-        None => request,
+        Work::Keyed(Keyed {
+            dialect: args.target.dialect(),
+            values: Values::new(usize::try_from(args.size)?),
+            keys: args.keys as u64,
+            reads: args.reads.unwrap_or(0.0),
+            order: args.distribution,
+            seed: args.seed,
+        })
     };
     Ok(Plan {
         connections: args.connections,
         pipeline: args.pipeline,
+        short: args.short,
+        pace: args.rate.map_or(Pace::Closed, |per_second| Pace::Open { per_second }),
         limit: args.requests.map_or(Limit::Time(args.seconds), Limit::Requests),
         warm_up: args.warm_up,
         patience: args.patience,
         trim: args.trim.map(|every_bytes| trim(*address, path, every_bytes)),
         cores: args.core.clone(),
         pids: args.pid.clone(),
-        ..Plan::new(*address, Work::Same(request))
+        ..Plan::new(*address, work)
+    })
+}
+
+/// Returns the one request of a constant load over HTTP.
+fn request(args: &Args) -> Result<Request, Failure> {
+    let Target { address, path, .. } = &args.target;
+    let host = args.host.clone().unwrap_or_else(|| address.to_string());
+    let body = Random::new(args.size).bytes(usize::try_from(args.size)?);
+    let append = Request::new("POST", &host, path, &body).expect_status(201);
+    let request = if args.get {
+        let stored = client::append(*address, &append, args.patience)?;
+        Request::new("GET", &host, &stored, b"").expect_body(body)
+    } else {
+        append
+    };
+    let request = if args.short { request.closing() } else { request };
+    let request = match args.request_bytes {
+        Some(bytes) => {
+            let len = request.len_bytes();
+            let padded = request.padded_to(bytes);
+            padded.ok_or_else(|| format!("a request of {len} bytes cannot be made {bytes} long"))?
+        }
+        None => request,
+    };
+    Ok(match args.expect {
+        Some(status) => request.expect_status(status),
+        None => request,
     })
 }
 
@@ -107,42 +173,44 @@ pub(crate) fn trim(address: SocketAddr, log: &str, every_bytes: u64) -> Trim {
     Trim { request: Request::new("DELETE", address, &path, b""), every_bytes }
 }
 
-/// Appends what is to be read, and returns its path.
-pub(crate) fn append_one(
-    target: SocketAddr,
-    request: &Request,
-    patience: Duration,
-) -> Result<String, Failure> {
-    let until = Instant::now() + patience;
-    let mut stream = TcpStream::connect_timeout(&target, patience)
-        .map_err(|error| LoadError::Connect { target, error })?;
-    stream.set_read_timeout(Some(patience))?;
-    stream.set_write_timeout(Some(patience))?;
-    stream.write_all(request.as_bytes())?;
-    let (mut text, mut replies) = (Vec::new(), Replies::default());
-    let mut scratch = [0; 4096];
-    let reply = loop {
-        let read = stream
-            .read(&mut scratch)
-            .map_err(|error| format!("no reply to the append of what is to be read: {error}"))?;
-        text.extend_from_slice(&scratch[..read]);
-        if let Some(reply) = replies.next(&mut &scratch[..read], |_| {})? {
-            break reply;
-        }
-        if read == 0 || Instant::now() > until {
-            return Err("no whole reply to the append of what is to be read".into());
-        }
+fn share(text: &str) -> Result<f64, String> {
+    let found = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    found.ok_or_else(|| "a share from 0 to 1, like 0.9".into())
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let found = text.parse().ok().filter(|rate| *rate > 0.0 && *rate <= RATE_MAX);
+    found.ok_or_else(|| format!("requests in a second, above 0 and at most {RATE_MAX}"))
+}
+
+fn order(text: &str) -> Result<Order, String> {
+    let exponent = match text.split_once(':') {
+        None if text == "uniform" => return Ok(Order::Uniform),
+        None if text == "zipf" => Some(YCSB_EXPONENT),
+        Some(("zipf", exponent)) => exponent.parse().ok().filter(|e| (0.0..=100.0).contains(e)),
+        _ => None,
     };
-    let text = String::from_utf8_lossy(&text);
-    let field = text.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("location").then(|| value.trim().to_owned())
-    });
-    match field {
-        Some(path) if reply.status == 201 && path.starts_with('/') => Ok(path),
-        _ => {
-            let status = reply.status;
-            Err(format!("the append of what is to be read got {status} and no Location").into())
+    let known = "known are uniform, zipf, and zipf:EXPONENT with an exponent from 0 to 100";
+    exponent.map(Order::Zipf).ok_or_else(|| known.into())
+}
+
+const YCSB_EXPONENT: f64 = 0.99;
+const RATE_MAX: f64 = 1e7;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_read_as_people_write_them() {
+        assert_eq!(order("uniform"), Ok(Order::Uniform));
+        assert_eq!(order("zipf"), Ok(Order::Zipf(0.99)));
+        assert_eq!(order("zipf:1.2"), Ok(Order::Zipf(1.2)));
+        for bad in ["zip", "zipf:", "zipf:-1", "zipf:NaN", "uniform:1"] {
+            assert!(order(bad).unwrap_err().contains("zipf:EXPONENT"), "{bad}");
         }
+        assert_eq!((share("0.9"), rate("1e3")), (Ok(0.9), Ok(1000.0)));
+        assert!(share("1.1").is_err() && share("NaN").is_err());
+        assert!(rate("0").is_err() && rate("inf").is_err());
     }
 }

@@ -89,6 +89,34 @@ impl Outcome {
         self.latency_ns.value_at_quantile(part) as f64 / 1000.0
     }
 
+    /// Returns points of the curve of latencies: how many percent of the requests took at most how
+    /// many microseconds; denser towards 100.
+    pub fn percentiles(&self) -> Vec<(f64, f64)> {
+        let steps = self.latency_ns.iter_quantiles(STEPS_TO_HALF_OF_THE_REST);
+        steps.map(|step| (100.0 * step.quantile(), step.value_iterated_to() as f64 / 1e3)).collect()
+    }
+
+    /// Returns the least, the middle and the most requests per second of a whole [`WINDOW`].
+    pub fn window_rates(&self) -> Option<[f64; 3]> {
+        let whole = usize::try_from(self.elapsed.as_nanos() / WINDOW.as_nanos()).ok()?;
+        let count = |at: usize| self.windows.get(at).copied().unwrap_or(0);
+        let mut counts: Vec<u64> = (0..whole.min(WINDOWS_MAX)).map(count).collect();
+        counts.sort_unstable();
+        let places = [0, counts.len() / 2, counts.len().saturating_sub(1)];
+        let rate = |place: usize| *counts.get(place).unwrap_or(&0) as f64 / WINDOW.as_secs_f64();
+        (!counts.is_empty()).then(|| places.map(rate))
+    }
+
+    /// Returns what part of the time each thread of the client was busy.
+    pub fn client_busy(&self) -> f64 {
+        self.share(self.client.run) / self.threads as f64
+    }
+
+    /// Returns true if the client had too little time left for its throughput to be the server's.
+    pub fn client_is_busy(&self) -> bool {
+        self.client_busy() > CLIENT_BUSY_MAX
+    }
+
     /// Returns the server's time on a CPU for each request, in microseconds.
     pub fn server_us_per_request(&self) -> Option<f64> {
         let run = self.server?.run.as_secs_f64() * 1e6;
@@ -134,8 +162,22 @@ impl Outcome {
                 "p99": self.quantile_us(0.99),
                 "p99.9": self.quantile_us(0.999),
                 "max": self.quantile_us(1.0),
+                "mean": self.latency_ns.mean() / 1e3,
+                "std": self.latency_ns.stdev() / 1e3,
+                "percentiles": self.percentiles(),
             },
-            "client": { "busy": self.share(self.client.run), "wait": self.share(self.client.wait) },
+            "reads": self.reads,
+            "sent_bytes": self.sent_bytes,
+            "received_bytes": self.received_bytes,
+            "windows": { "seconds": WINDOW.as_secs_f64(), "requests": self.windows },
+            "behind_us": self.behind.as_secs_f64() * 1e6,
+            "unsent": self.unsent,
+            "client": {
+                "busy": self.share(self.client.run),
+                "wait": self.share(self.client.wait),
+                "threads": self.threads,
+                "limits": self.client_is_busy(),
+            },
             "server": self.server.map(|server| json!({
                 "busy": self.share(server.run),
                 "wait": self.share(server.wait),
@@ -150,27 +192,34 @@ impl Outcome {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.elapsed.as_secs_f64();
-        writeln!(
-            f,
-            "requests   {} in {seconds:.2} s: {:.0} per second",
-            self.requests,
-            self.rate()
-        )?;
-        writeln!(f, "payload    {:.1} MB per second", self.bytes_rate() / 1e6)?;
+        let (seconds, requests) = (self.elapsed.as_secs_f64(), self.requests);
+        writeln!(f, "requests   {requests} in {seconds:.2} s: {:.0} per second", self.rate())?;
+        if let Some([min, median, max]) = self.window_rates() {
+            let ms = WINDOW.as_millis();
+            writeln!(f, "in {ms} ms  min {min:.0}, median {median:.0}, max {max:.0} per second")?;
+        }
+        if self.reads > 0 {
+            writeln!(f, "of these   {} reads", self.reads)?;
+        }
+        write!(f, "payload    {:.1} MB per second", self.bytes_rate() / 1e6)?;
+        let each = |bytes: u64| bytes as f64 / requests.max(1) as f64;
+        let (sent, received) = (each(self.sent_bytes), each(self.received_bytes));
+        writeln!(f, "; {sent:.0} bytes sent and {received:.0} received per request")?;
         write!(f, "latency   ")?;
         let quantiles = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
         for (name, part) in quantiles {
             write!(f, " {name} {:.1}", self.quantile_us(part))?;
         }
-        writeln!(f, " us")?;
-        let busy = |usage: Usage| 100.0 * self.share(usage.run);
+        let (mean, std) = (self.latency_ns.mean() / 1e3, self.latency_ns.stdev() / 1e3);
+        writeln!(f, " us; mean {mean:.1}, std {std:.1}")?;
+        self.fmt_behind(f)?;
         let wait = |usage: Usage| 100.0 * self.share(usage.wait);
-        let client = self.client;
-        writeln!(f, "client     {:.0} % busy, {:.1} % waiting", busy(client), wait(client))?;
+        let (busy, waiting) = (100.0 * self.client_busy(), wait(self.client));
+        writeln!(f, "client     {busy:.0} % busy, {waiting:.1} % waiting")?;
         if let Some(server) = self.server {
             let cost = self.server_us_per_request().unwrap_or(f64::NAN);
-            write!(f, "server     {:.0} % busy, {:.1} % waiting, ", busy(server), wait(server))?;
+            let busy = 100.0 * self.share(server.run);
+            write!(f, "server     {busy:.0} % busy, {:.1} % waiting, ", wait(server))?;
             writeln!(f, "{cost:.2} us of CPU per request")?;
         }
         if self.trims > 0 {
@@ -179,7 +228,27 @@ impl fmt::Display for Outcome {
         if self.reopened > 0 {
             writeln!(f, "reopened   {} connections that the server closed", self.reopened)?;
         }
-        write!(f, "errors     {}", self.errors)
+        write!(f, "errors     {}", self.errors)?;
+        if self.client_is_busy() {
+            let most = 100.0 * CLIENT_BUSY_MAX;
+            write!(
+                f,
+                "\nwarning    the client was over {most:.0} % busy: throughput is the client's, "
+            )?;
+            write!(f, "not the server's")?;
+        }
+        Ok(())
+    }
+}
+
+impl Outcome {
+    /// Says how far an open loop fell behind its times.
+    fn fmt_behind(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.behind.is_zero() && self.unsent == 0 {
+            return Ok(());
+        }
+        let behind = self.behind.as_secs_f64() * 1e6;
+        writeln!(f, "behind     {behind:.0} us at most; {} requests not sent", self.unsent)
     }
 }
 
@@ -294,6 +363,9 @@ pub enum LoadError {
         /// What the kernel says.
         error: io::Error,
     },
+    /// What is to be read could not be written.
+    #[error("cannot write what is to be read: {0}")]
+    Fill(String),
     /// The client itself failed.
     #[error("the client cannot {action}: {error}")]
     Client {
@@ -304,6 +376,10 @@ pub enum LoadError {
     },
 }
 
+/// Points of the curve of latencies between 0 and 50 %, 50 and 75 %, 75 and 87.5 %, ...
+const STEPS_TO_HALF_OF_THE_REST: u32 = 10;
+/// On loopback client and server cost about the same: who is full first sets the rate.
+pub const CLIENT_BUSY_MAX: f64 = 0.85;
 /// A load is told of in pieces of this length, too.
 pub const WINDOW: Duration = Duration::from_millis(100);
 /// An hour of them.

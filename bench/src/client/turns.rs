@@ -18,7 +18,7 @@ use rustix::{
 };
 
 use super::{
-    Limit, Pace, Plan,
+    Limit, Pace, Plan, Watch,
     lane::Lane,
     schedule::Schedule,
     tally::Tally,
@@ -32,13 +32,14 @@ use crate::{
 use phase::Phase;
 
 /// Carries out a plan on the calling thread.
-pub(super) fn run(plan: &Plan) -> Result<Outcome, LoadError> {
-    let mut turns = Turns::new(plan)?;
+pub(super) fn run(plan: &Plan, watch: &Watch) -> Result<Outcome, LoadError> {
+    let mut turns = Turns::new(plan, watch)?;
     turns.begin()?;
     while turns.goes_on() {
         turns.turn()?;
     }
     turns.end_measuring()?;
+    turns.publish();
     // The next load finds no more than this one did, however short they are.
     turns.trim(1, Instant::now());
     while turns.goes_on() {
@@ -49,6 +50,10 @@ pub(super) fn run(plan: &Plan) -> Result<Outcome, LoadError> {
 
 struct Turns<'a> {
     plan: &'a Plan,
+    watch: &'a Watch,
+    /// What was published of requests and errors.
+    published: (u64, u64),
+    next_publication: Instant,
     /// What the connection that trims says.
     trim: Option<Work>,
     epoll: OwnedFd,
@@ -70,13 +75,16 @@ struct Turns<'a> {
 }
 
 impl<'a> Turns<'a> {
-    fn new(plan: &'a Plan) -> Result<Self, LoadError> {
+    fn new(plan: &'a Plan, watch: &'a Watch) -> Result<Self, LoadError> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)
             .map_err(|error| LoadError::Client { action: "make an epoll", error: error.into() })?;
         let now = Instant::now();
         let trim = plan.trim.as_ref().map(|trim| Work::Same(trim.request.clone()));
         let mut turns = Self {
             plan,
+            watch,
+            published: (0, 0),
+            next_publication: now + PUBLISHED_EVERY,
             trim,
             epoll,
             events: Vec::with_capacity(EVENTS),
@@ -436,6 +444,17 @@ impl<'a> Turns<'a> {
                 lane.is_dead = true;
             }
         }
+        if now >= self.next_publication {
+            self.next_publication = now + PUBLISHED_EVERY;
+            self.publish();
+        }
+    }
+
+    fn publish(&mut self) {
+        let (requests, errors) = (self.outcome.requests, self.outcome.errors.total());
+        let p99_ns = self.outcome.latency_ns.value_at_quantile(0.99);
+        self.watch.publish(requests - self.published.0, errors - self.published.1, p99_ns);
+        self.published = (requests, errors);
     }
 }
 
@@ -445,6 +464,8 @@ const EVENTS: usize = 256;
 const SCRATCH_BYTES: usize = 64 << 10;
 /// How often connections are looked at that may be late.
 const CHECK_EVERY: Duration = Duration::from_millis(100);
+/// How often others are told of it; the p99 costs some 10 us.
+const PUBLISHED_EVERY: Duration = Duration::from_millis(250);
 /// Of short connections, one now and then may be refused.
 const FRUITLESS_SHORT_MAX: u32 = 10;
 
@@ -484,7 +505,7 @@ mod tests {
     fn allocations(plan: &Plan, requests: u64) -> u64 {
         let plan = Plan { limit: Limit::Requests(requests), pipeline: 4, ..plan.clone() };
         let info = allocation_counter::measure(|| {
-            let outcome = run(&plan).unwrap();
+            let outcome = run(&plan, &Watch::default()).unwrap();
             assert_eq!((outcome.requests, outcome.errors.total()), (requests, 0), "{outcome}");
         });
         info.count_total

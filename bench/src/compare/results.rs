@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     machine::Machine,
+    outcome::CLIENT_BUSY_MAX,
     rounds::{PERCENTILES, Rounds, Sample, Tally},
     statistics::Spread,
 };
@@ -61,8 +62,6 @@ pub(super) struct Floor {
     p99_us: Option<Spread>,
 }
 
-/// A client that is busier has no time to spare: on loopback it costs as much as the server.
-const CLIENT_BUSY_MAX: f64 = 0.85;
 /// The names of the ratios, in JSON and where they are compared.
 pub(super) const CPU: &str = "CPU per request";
 pub(super) const RATE: &str = "requests/s";

@@ -7,8 +7,8 @@ use crate::{
     baselines::Medium,
     bed::Bed,
     cli::Failure,
-    client::Plan,
-    load::{append_one, trim},
+    client::{self, Plan},
+    load::trim,
     process::Server,
     protocol::Request,
     statistics::Random,
@@ -136,7 +136,7 @@ impl Point {
         if self.ask == Ask::Read {
             let address = server.address();
             let append = Request::new("POST", address, READ_LOG, &stored()).expect_status(201);
-            let path = append_one(address, &append, PATIENCE)?;
+            let path = client::append(address, &append, PATIENCE)?;
             if path != READ_PATH {
                 return Err(format!("the record to be read is {path}, not {READ_PATH}").into());
             }
