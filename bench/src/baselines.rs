@@ -40,6 +40,7 @@ use impasto::region::{
 
 use crate::{
     cli::{self, Failure, tell},
+    client,
     stages::{self, Account, Stages},
 };
 use engine::{Engine, Variant};
@@ -150,6 +151,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     if args.fence_delay > 0 && baseline.medium != Medium::Memory {
         return Err(format!("{} has no fences to delay", baseline.name).into());
     }
+    client::raise_descriptors();
     let listener = TcpListener::bind(args.http)
         .map_err(|error| format!("cannot listen on {}: {error}", args.http))?;
     let start = Start {

@@ -152,7 +152,7 @@ pub fn run_watched(plan: &Plan, watch: &Watch) -> Result<Outcome, LoadError> {
 }
 
 /// Asks for as many descriptors as this process may have: connections are made of them.
-fn raise_descriptors() {
+pub(crate) fn raise_descriptors() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     // With fewer, the connection that is one too many says so.

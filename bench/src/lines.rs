@@ -6,9 +6,11 @@ use std::{
 };
 
 use impasto::{
-    media::Lines,
+    media::{CpuLines, Lines},
     region::{Frames, Span},
 };
+
+use crate::stages::{self, Stage};
 
 /// Lines whose fences take longer, as those of slower memory would: by spinning, as in PASTE's
 /// evaluation (Honda et al., NSDI'18).
@@ -25,10 +27,12 @@ impl<L> Delayed<L> {
 }
 
 impl<L: Lines> Lines for Delayed<L> {
+    #[inline]
     fn flush(&mut self, frames: &Frames, span: Span) {
         self.lines.flush(frames, span);
     }
 
+    #[inline]
     fn fence(&mut self, frames: &Frames) {
         self.lines.fence(frames);
         if !self.delay.is_zero() {
@@ -40,12 +44,23 @@ impl<L: Lines> Lines for Delayed<L> {
     }
 }
 
-/// Cache lines that nobody writes back.
+/// The lines of an Impasto that is measured: with or without what makes them durable. What they
+/// take is charged to this thread.
 #[derive(Debug)]
-pub(crate) struct NoLines;
+pub(crate) struct Charged(pub(crate) Option<Delayed<CpuLines>>);
 
-impl Lines for NoLines {
-    fn flush(&mut self, _frames: &Frames, _span: Span) {}
+impl Lines for Charged {
+    fn flush(&mut self, frames: &Frames, span: Span) {
+        if let Some(lines) = &mut self.0 {
+            lines.flush(frames, span);
+            stages::charge(Stage::Flush);
+        }
+    }
 
-    fn fence(&mut self, _frames: &Frames) {}
+    fn fence(&mut self, frames: &Frames) {
+        if let Some(lines) = &mut self.0 {
+            lines.fence(frames);
+            stages::charge(Stage::Fence);
+        }
+    }
 }

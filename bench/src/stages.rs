@@ -5,6 +5,7 @@
 //! `{"requests":n,"ns":{"wait":..,"receive":..,..}}`, by the names of [`Stage::name`].
 
 use std::{
+    cell::RefCell,
     fmt,
     io::{self, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
@@ -130,6 +131,32 @@ pub(crate) fn open(wanted: bool, beside: SocketAddr) -> io::Result<Option<Arc<Ac
     let account = Arc::new(Account::default());
     serve(Arc::clone(&account), listener);
     Ok(Some(account))
+}
+
+thread_local! {
+    /// For code that reaches the same thread at several places, none of which has the others.
+    static CURRENT: RefCell<Stages> = RefCell::default();
+}
+
+/// Lets [`charge`] charge to `account`, on this thread.
+pub(crate) fn charge_to(account: Option<Arc<Account>>) {
+    CURRENT.set(account.into());
+}
+
+/// As [`Stages::charge`], for this thread.
+#[inline]
+pub(crate) fn charge(stage: Stage) {
+    CURRENT.with_borrow_mut(|stages| stages.charge(stage));
+}
+
+/// As [`Stages::answered`], for this thread; `count` is asked only if it is wanted.
+#[inline]
+pub(crate) fn answered(count: impl FnOnce() -> u64) {
+    CURRENT.with_borrow_mut(|stages| {
+        if stages.0.is_some() {
+            stages.answered(count());
+        }
+    });
 }
 
 /// Shows `account` to whoever asks, on a thread of its own.

@@ -388,12 +388,70 @@ fn a_port_in_use_is_said_plainly_and_nothing_is_left_behind() {
 /// A delay that is not applied would show a variant faster than it is.
 #[test]
 fn a_delay_for_fences_is_refused_where_there_are_none() {
+    let disk = ["serve", "--medium", "disk", "--data", "none", "--size", "16MiB"];
+    let output = run(&[&disk[..], &["--without-flush"]].concat());
+    assert!(String::from_utf8(output.stderr).unwrap().contains("a disk has no fences"));
     for name in DISK.into_iter().chain(["none"]) {
         let args = ["--data", "none", "--size", "16MiB", "--fence-delay", "10"];
         let output = run(&[&["baseline", name][..], &args].concat());
         let text = String::from_utf8(output.stderr).unwrap();
         assert!(text.contains("has no fences to delay"), "{name}: {text}");
     }
+}
+
+/// What is compared must be the same server, however it is put together.
+#[test]
+fn impasto_answers_the_same_from_whichever_parts() {
+    let mut random = Random::new(seed());
+    let values = values(&mut random);
+    let requests = [appends("r", &values), reads("r", values.len())].concat();
+    let wanted = Server::start("impasto", &[]).ask(&requests, 2 * values.len(), &mut random);
+    for more in [
+        &["--without-flush"][..],
+        &["--fence-delay", "10000", "--io", "epoll", "--workers", "2"],
+        &["--busy-poll", "--stages"],
+        &["--medium", "disk", "--workers", "2", "--stages"],
+        &["--medium", "disk", "--io", "epoll"],
+    ] {
+        let server = Server::start("impasto", more);
+        // Twice: the second connection goes to the second worker, if there is one.
+        let first = server.ask(&requests, 2 * values.len(), &mut random);
+        assert!(first == wanted, "{more:?}");
+        let reads = reads("r", values.len());
+        let second = server.ask(&reads, values.len(), &mut random);
+        assert!(second == wanted[values.len()..], "{more:?}");
+    }
+}
+
+/// As for baselines, from the seams that there are.
+#[test]
+fn impasto_says_where_its_time_goes() {
+    let mut random = Random::new(seed());
+    for (more, stages) in [
+        (&["--fence-delay", "1000"][..], &["receive", "parse", "flush", "fence or sync"][..]),
+        (&["--without-flush", "--io", "epoll"], &["receive", "parse", "reply"]),
+        (&["--medium", "disk"], &["receive", "parse", "fence or sync", "reply"]),
+    ] {
+        let server = Server::start("impasto", &[&["--stages"], more].concat());
+        server.ask(&appends("r", &[vec![1; 1000], vec![2; 100]]), 2, &mut random);
+        let told = told(&server);
+        assert_eq!(told["requests"], 2, "{more:?}: {told}");
+        for stage in stages {
+            assert!(told["ns"][stage].as_u64().unwrap() > 0, "{stage}, {more:?}: {told}");
+        }
+        let flushed = told["ns"]["flush"].as_u64().unwrap() > 0;
+        assert_eq!(flushed, more[0] == "--fence-delay", "{more:?}: {told}");
+    }
+}
+
+/// Returns what a server says of its stages.
+fn told(server: &Server) -> serde_json::Value {
+    let stages = server.said.strip_prefix("stages  http://").expect("it says where");
+    let mut stream = TcpStream::connect(stages).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let told = reply(&mut stream, &mut Vec::new());
+    let json = told.windows(4).position(|end| end == b"\r\n\r\n").unwrap() + 4;
+    serde_json::from_slice(&told[json..]).unwrap()
 }
 
 /// The breakdown is of what a server really charges: all requests, and each stage that it has.
@@ -407,12 +465,7 @@ fn every_baseline_says_where_its_time_goes() {
         }
         let server = Server::start(name, &more);
         server.ask(&appends("r", &[vec![1; 100], vec![2; 100]]), 2, &mut random);
-        let stages = server.said.strip_prefix("stages  http://").expect("it says where");
-        let mut stream = TcpStream::connect(stages).unwrap();
-        stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
-        let told = reply(&mut stream, &mut Vec::new());
-        let json = told.windows(4).position(|end| end == b"\r\n\r\n").unwrap() + 4;
-        let told: serde_json::Value = serde_json::from_slice(&told[json..]).unwrap();
+        let told = told(&server);
         let ns = |stage: &str| told["ns"][stage].as_u64().expect("each stage is told");
         assert_eq!(told["requests"], 2, "{name}: {told}");
         assert!(ns("receive") > 0 && ns("parse") > 0 && ns("copy") > 0, "{name}: {told}");
