@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::{
     cli::{self, Failure},
     client::{Limit, Plan, Trim, Work},
-    process::{Server, impasto},
+    process::{Server, Setup, impasto},
     protocol::Request,
 };
 
@@ -78,7 +78,7 @@ impl Bed {
         let mut args = vec!["serve", "--http", "127.0.0.1:0", "--medium", medium];
         args.extend(["--data", &data, "--size", &region]);
         args.extend(more);
-        paused(&impasto()?, &args, cores)
+        paused(&impasto()?, &args, cores, dir)
     }
 
     /// Starts this program as a server, with its region in `dir`.
@@ -93,7 +93,7 @@ impl Bed {
         let mut args = command.to_vec();
         args.extend(["--data", &data, "--size", &region]);
         args.extend(more);
-        paused(&env::current_exe()?, &args, &[self.server_core])
+        paused(&env::current_exe()?, &args, &[self.server_core], dir)
     }
 
     /// Returns the plan of a window: a closed loop from the client's core.
@@ -104,22 +104,32 @@ impl Bed {
         request: Request,
         trim: Option<Trim>,
     ) -> Plan {
+        Plan { trim, ..self.load(server, connections, Work::Same(request)) }
+    }
+
+    /// Returns the plan of a window with any work.
+    pub(crate) fn load(&self, server: &Server, connections: usize, work: Work) -> Plan {
         Plan {
             connections,
             limit: Limit::Time(self.window),
             warm_up: self.warm_up,
             patience: PATIENCE,
-            trim,
             cores: vec![self.client_core],
             pids: vec![server.pid()],
-            ..Plan::new(server.address(), Work::Same(request))
+            ..Plan::new(server.address(), work)
         }
     }
 }
 
-fn paused(program: &Path, args: &[&str], cores: &[usize]) -> Result<Server, Failure> {
+fn paused(
+    program: &Path,
+    args: &[&str],
+    cores: &[usize],
+    dir: &TempDir,
+) -> Result<Server, Failure> {
     let args: Vec<String> = args.iter().copied().map(str::to_owned).collect();
-    let server = Server::start(program, &args, cores)?;
+    let server =
+        Server::start_as(&Setup { dirs: &[dir.path()], ..Setup::new(program, &args, cores) })?;
     server.pause()?;
     Ok(server)
 }

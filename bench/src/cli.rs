@@ -27,7 +27,10 @@ enum Command {
     Compare(compare::Args),
     /// Measure Impasto against the figures that it has to reach
     Figures(figures::Args),
-    /// Become a program that ends with its parent (what `figures` starts)
+    /// Start a program, and end it with all that it has forked (what starts every server)
+    #[command(hide = true)]
+    Keep(process::KeepArgs),
+    /// Become a program that ends with its parent (what `keep` starts)
     #[command(hide = true)]
     Launch(process::LaunchArgs),
     /// Serve, put together from Impasto's parts (what `figures` compares)
@@ -56,6 +59,7 @@ pub fn run() -> ExitCode {
         Command::Load(args) => load::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Figures(args) => figures::run(&args),
+        Command::Keep(args) => process::keep(&args),
         Command::Launch(args) => process::launch(&args),
         Command::Serve(args) => part::serve(&args),
         Command::Discard(args) => part::discard(&args),

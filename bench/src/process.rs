@@ -1,76 +1,166 @@
 //! Processes that are measured: pinned, stopped while others are measured, and never left behind.
 //!
-//! A server is started through `impasto-bench launch`, which pins itself, asks the kernel to be
-//! killed with its parent, and becomes the server; so none survives, however this process ends.
+//! ```text
+//! this program - keep - launch, which becomes the server - what the server forks
+//! ```
+//!
+//! [`keep`] stays beside the server and ends it, and all that it has forked, when this program ends
+//! or says so; [`launch`] has the kernel end it with its keeper. So none survives, however this
+//! process ends, and neither do the directories that were given away with it.
+
+mod keep;
+mod log;
+mod tree;
 
 use std::{
     env, io,
-    io::{BufRead, BufReader, Read},
+    io::Write,
     net::SocketAddr,
     os::unix::process::{CommandExt, parent_id},
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio},
-    sync::mpsc::{self, RecvTimeoutError, Sender},
-    thread,
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
+use rustix::process::{Signal, set_parent_process_death_signal};
+
+pub(crate) use keep::{KeepArgs, keep};
 
 use crate::{cli::Failure, client};
+use log::Log;
+
+/// What is to be started, and how.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setup<'a> {
+    pub(crate) program: &'a Path,
+    pub(crate) args: &'a [String],
+    pub(crate) cores: &'a [usize],
+    /// Directories that are removed if this process is killed: nobody else would.
+    pub(crate) dirs: &'a [&'a Path],
+    /// Whom it runs as, if not as this process.
+    pub(crate) user: Option<&'a User>,
+    /// How long it may take to come up.
+    pub(crate) patience: Duration,
+    /// Whether it is asked to end, by SIGQUIT, before it is killed: it would leave something.
+    pub(crate) asked: bool,
+}
+
+impl<'a> Setup<'a> {
+    /// Returns the setup of a server that is killed when it is not needed any more.
+    pub(crate) fn new(program: &'a Path, args: &'a [String], cores: &'a [usize]) -> Self {
+        Self { program, args, cores, dirs: &[], user: None, patience: PATIENCE, asked: false }
+    }
+}
+
+/// Somebody whom a server runs as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct User {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
 
 /// A server that runs, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Server {
-    child: Child,
+    keeper: Child,
+    log: Log,
     address: SocketAddr,
+    pid: u32,
 }
 
 impl Server {
     /// Starts a program on `cores`, and waits until it says where it listens.
     pub(crate) fn start(program: &Path, args: &[String], cores: &[usize]) -> Result<Self, Failure> {
+        Self::start_as(&Setup::new(program, args, cores))
+    }
+
+    /// Starts a program, and waits until it says where it listens.
+    pub(crate) fn start_as(setup: &Setup<'_>) -> Result<Self, Failure> {
+        let mut server = Self::spawn(setup)?;
+        server.log.wait(Instant::now() + setup.patience, |said| said.address.is_some());
+        match server.log.said().address {
+            Some(address) => server.address = address,
+            None => return Err(server.failed(setup).into()),
+        }
+        Ok(server)
+    }
+
+    /// Starts a program that was told to listen at `address`, and waits until it does and
+    /// `answers` does not fail any more.
+    pub(crate) fn start_at(
+        setup: &Setup<'_>,
+        address: SocketAddr,
+        answers: &dyn Fn(SocketAddr) -> Result<(), Failure>,
+    ) -> Result<Self, Failure> {
+        let mut server = Self::spawn(setup)?;
+        server.address = address;
+        let until = Instant::now() + setup.patience;
+        loop {
+            // Somebody else at this address could answer, too.
+            let answered = match tree::listens(&server.pids(), address) {
+                true => answers(address),
+                false => Err("it does not listen".into()),
+            };
+            match answered {
+                Ok(()) => return Ok(server),
+                Err(_) if server.has_ended() => return Err(server.failed(setup).into()),
+                Err(why) if Instant::now() > until => {
+                    return Err(format!("{}; at last: {why}", server.failed(setup)).into());
+                }
+                Err(_) => {
+                    let soon = Instant::now() + POLL_TIME;
+                    server.log.wait(soon, |_| false);
+                }
+            }
+        }
+    }
+
+    fn spawn(setup: &Setup<'_>) -> Result<Self, Failure> {
+        let Setup { program, args, cores, dirs, user, asked, .. } = setup;
+        let cannot = |error| format!("cannot start {}: {error}", program.display());
         let cores: Vec<String> = cores.iter().map(usize::to_string).collect();
-        let mut child = Command::new(env::current_exe()?)
-            .args(["launch", "--core", &cores.join(",")])
-            .args(["--parent", &std::process::id().to_string(), "--"])
+        let mut command = Command::new(env::current_exe()?);
+        command.args(["keep", "--core", &cores.join(",")]);
+        for dir in *dirs {
+            command.arg("--dir").arg(dir);
+        }
+        if let Some(User { uid, gid }) = user {
+            command.args(["--user", &format!("{uid}:{gid}")]);
+        }
+        if *asked {
+            command.arg("--asked");
+        }
+        let mut keeper = command
+            .arg("--")
             .arg(program)
-            .args(args)
-            .stdin(Stdio::null())
+            .args(*args)
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             // The terminal's Ctrl-C is ours to handle: a stopped process would keep it waiting.
             .process_group(0)
             .spawn()
-            .map_err(|error| format!("cannot start {}: {error}", program.display()))?;
-        let said = listen_to(&mut child);
-        let mut server = Self { child, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
-        server.address = server.wait_for_address(&said).map_err(|text| {
-            format!("{} did not come up: {}", program.display(), text.trim_end())
-        })?;
+            .map_err(cannot)?;
+        let log = Log::of(&mut keeper);
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut server = Self { keeper, log, address, pid: 0 };
+        server.log.wait(Instant::now() + setup.patience, |said| said.pid.is_some());
+        server.pid = match server.log.said().pid {
+            Some(pid) => pid,
+            None => return Err(server.failed(setup).into()),
+        };
         Ok(server)
     }
 
-    fn wait_for_address(&self, said: &mpsc::Receiver<String>) -> Result<SocketAddr, String> {
-        let until = Instant::now() + START_TIME;
-        let mut text = String::new();
-        loop {
-            match said.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(line) => {
-                    let address = line.strip_prefix("listening").and_then(|_| {
-                        line.split_once("http://").and_then(|(_, address)| address.parse().ok())
-                    });
-                    if let Some(address) = address {
-                        return Ok(address);
-                    }
-                    text.push_str(&line);
-                    text.push('\n');
-                }
-                Err(RecvTimeoutError::Disconnected) => return Err(text),
-                Err(RecvTimeoutError::Timeout) => {
-                    return Err(format!("{text}not listening after {} s", START_TIME.as_secs()));
-                }
-            }
-        }
+    /// Says why it did not come up, with its own last words.
+    fn failed(&self, setup: &Setup<'_>) -> String {
+        let program = setup.program.display();
+        let late = if self.has_ended() {
+            String::new()
+        } else {
+            format!(" within {} s", setup.patience.as_secs_f64())
+        };
+        format!("{program} did not come up{late}: {}", self.last_words())
     }
 
     /// Returns where it listens.
@@ -78,46 +168,46 @@ impl Server {
         self.address
     }
 
-    /// Returns the number of its process.
+    /// Returns the number of its process; what it has forked has others.
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.pid
     }
 
-    /// Stops it: it uses nothing until [`resume`](Self::resume).
+    /// Returns the numbers of its process and of all that were forked.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        tree::below(self.keeper.id())
+    }
+
+    /// Returns true if its process has ended by itself.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.log.said().is_over()
+    }
+
+    /// Returns what it said last, and how it ended if it has, or does in this moment.
+    pub(crate) fn last_words(&self) -> String {
+        self.log.wait(Instant::now() + LAST_WORDS_TIME, |_| false);
+        self.log.said().text()
+    }
+
+    /// Stops it, and what it has forked: they use nothing until [`resume`](Self::resume).
     pub(crate) fn pause(&self) -> io::Result<()> {
-        Ok(kill_process(Pid::from_child(&self.child), Signal::STOP)?)
+        tree::stop(self.keeper.id())
     }
 
     /// Lets it run.
     pub(crate) fn resume(&self) -> io::Result<()> {
-        Ok(kill_process(Pid::from_child(&self.child), Signal::CONT)?)
+        tree::signal(&self.pids(), Signal::CONT)
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _gone = self.child.kill();
-        let _gone = self.child.wait();
+        // If it has ended before, so be it.
+        if let Some(mut stdin) = self.keeper.stdin.take() {
+            let _gone = stdin.write_all(keep::GOODBYE);
+        }
+        let _gone = self.keeper.wait();
     }
-}
-
-/// Returns the lines of both outputs as they come, and keeps the pipes empty.
-fn listen_to(child: &mut Child) -> mpsc::Receiver<String> {
-    let (sender, said) = mpsc::channel();
-    let outputs = [
-        child.stdout.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>),
-        child.stderr.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>),
-    ];
-    for output in outputs.into_iter().flatten() {
-        let sender: Sender<String> = sender.clone();
-        thread::spawn(move || {
-            for line in BufReader::new(output).lines().map_while(Result::ok) {
-                // Once it is up, nobody listens any more.
-                let _unheard = sender.send(line);
-            }
-        });
-    }
-    said
 }
 
 /// Returns the path of `impasto`, built beside this program.
@@ -164,4 +254,8 @@ pub(crate) fn launch(args: &LaunchArgs) -> Result<ExitCode, Failure> {
 }
 
 /// Creating a region of 1 GiB on a slow disk takes about 10 s.
-const START_TIME: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// A connection that is lost is seen before the process that is.
+const LAST_WORDS_TIME: Duration = Duration::from_millis(200);
+/// Between two looks at whether a server answers.
+const POLL_TIME: Duration = Duration::from_millis(20);
