@@ -10,7 +10,7 @@ use std::{
 use bytesize::ByteSize;
 use clap::{Parser, Subcommand};
 
-use crate::{baselines, compare, figures, load, part, process};
+use crate::{baselines, compare, figures, load, part, peers, process};
 
 #[derive(Debug, Parser)]
 #[command(name = "impasto-bench", version, about, after_help = EXIT_CODES)]
@@ -27,6 +27,8 @@ enum Command {
     Compare(compare::Args),
     /// Measure Impasto against the figures that it has to reach
     Figures(figures::Args),
+    /// Measure Impasto beside other servers that are installed here
+    Peers(peers::Args),
     /// Start a program, and end it with all that it has forked (what starts every server)
     #[command(hide = true)]
     Keep(process::KeepArgs),
@@ -59,6 +61,7 @@ pub fn run() -> ExitCode {
         Command::Load(args) => load::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Figures(args) => figures::run(&args),
+        Command::Peers(args) => peers::run(&args),
         Command::Keep(args) => process::keep(&args),
         Command::Launch(args) => process::launch(&args),
         Command::Serve(args) => part::serve(&args),

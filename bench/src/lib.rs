@@ -24,6 +24,7 @@ mod load;
 mod machine;
 pub mod outcome;
 mod part;
+mod peers;
 pub mod plot;
 mod process;
 pub mod protocol;

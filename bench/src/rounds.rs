@@ -389,7 +389,7 @@ pub(crate) const PERCENTILES: [f64; 9] = [50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99
 /// A cell whose windows fail so often, one behind the other, is not visited any more.
 const FAILURES_MAX: u64 = 3;
 /// Rounds before those that count: a region's memory is touched for the first time, caches fill.
-const WARM_ROUNDS: usize = 2;
+pub(crate) const WARM_ROUNDS: usize = 2;
 /// How often a window is measured again.
 const ATTEMPTS_MAX: usize = 4;
 
