@@ -7,6 +7,7 @@
 //! | `crash` | many crashes, of real processes and simulated; [`crash`] |
 //! | `loom` | every order of what threads do; [`loom`] |
 //! | `disk` | tests on a small file system that fills up; [`disk`] |
+//! | `peers` | servers of others, as the benchmark starts them; [`peers`] |
 //! | `vm` | guests that are killed while they serve; [`vm`] |
 
 #![forbid(unsafe_code)]
@@ -16,6 +17,7 @@ mod ci;
 mod crash;
 mod disk;
 mod loom;
+mod peers;
 mod run;
 mod tidy;
 mod vm;
@@ -30,6 +32,9 @@ usage: cargo xtask <command>
   crash [--rounds N] [--seed N]  N kills (100) of a real process, 10 N simulated histories; release
   loom                           every order of what threads do, in the shared pool; release
   disk [--deny-skips]            tests on a small ext4 in a loop device; needs root
+  peers [--only NAME,...] [--deny-skips]
+                                 servers of others: each started, its settings checked, sent
+                                 some requests, and stopped
   vm [--rounds N] [--deny-skips] [--keep]
                                  guests of QEMU: served from emulated persistent memory and
                                  killed N times (5), and on an old kernel; --keep keeps media";
@@ -49,6 +54,7 @@ fn main() -> ExitCode {
         ["loom"] => loom::run(),
         ["disk"] => disk::run(run::Skips::Allow),
         ["disk", "--deny-skips"] => disk::run(run::Skips::Deny),
+        ["peers", options @ ..] => peers::Options::parse(options).and_then(|o| peers::run(&o)),
         ["vm", options @ ..] => vm::Options::parse(options).and_then(|o| vm::run(&o)),
         _ => Err(USAGE.into()),
     };
