@@ -95,6 +95,42 @@ impl LoopPort {
         LoopPeer(Rc::clone(&self.wire))
     }
 
+    /// Writes `bytes` into the buffers that the port has, behind what was deposited before, as a
+    /// network card does before it tells of them. Nobody sees them until they
+    /// [arrive](Self::arrive). Returns how many there was room for.
+    pub fn deposit(&mut self, mut bytes: &[u8]) -> usize {
+        let all = bytes.len();
+        for loan in &mut self.loans {
+            let rest = loan.rest();
+            let len = bytes.len().min(rest.len());
+            rest[..len].copy_from_slice(&bytes[..len]);
+            loan.fill(u32::try_from(len).expect("a buffer's length"));
+            bytes = &bytes[len..];
+            if bytes.is_empty() {
+                break;
+            }
+        }
+        all - bytes.len()
+    }
+
+    /// Makes slots of the next `len` bytes that were [deposited](Self::deposit): as much of a
+    /// receive as is left when the bytes are in memory. Beside what the peer pushes, for
+    /// measurements.
+    ///
+    /// # Panics
+    /// If fewer bytes are deposited, or the ring has no room.
+    pub fn arrive(&mut self, frames: &mut Frames, flow: FlowId, len: u32) {
+        let mut left = len;
+        while left > 0 {
+            let loan = self.loans.front_mut().expect("what is deposited has a buffer");
+            let part = left.min(BUF_BYTES - frames.landed_bytes(loan));
+            let extent = frames.land_filled(loan, part);
+            self.ring.push(Slot { flow, what: What::Data(extent) });
+            self.retire(frames);
+            left -= part;
+        }
+    }
+
     fn has_power(&self) -> bool {
         self.power.as_ref().is_none_or(|power| power())
     }
@@ -438,6 +474,34 @@ mod tests {
         let extent = Extent { len: 5, ..geometry.bufs_end().whole() };
         assert_eq!(arrived(&mut port), [(first, What::Data(extent)), (first, What::End)]);
         assert!(!peer.has_arrivals());
+    }
+
+    /// The card writes to the last byte of a buffer; a packet that is cut there is two slots.
+    #[test]
+    fn what_was_deposited_arrives_in_order_and_is_cut_where_a_buffer_ends() {
+        let geometry = Geometry::new(16 << 20).unwrap();
+        let mut frames = Frames::anonymous(geometry, 2).unwrap();
+        let mut port = LoopPort::new(8);
+        for n in 0..2 {
+            port.provide(&mut (), &mut frames, BufId(geometry.bufs_end().0 + n));
+        }
+        let flow = port.peer().open().unwrap();
+        let bytes: Vec<u8> = (0..BUF_BYTES + 5).map(|n| n.to_le_bytes()[0]).collect();
+        assert_eq!(port.deposit(&bytes), bytes.len());
+        port.arrive(&mut frames, flow, BUF_BYTES - 5);
+        port.arrive(&mut frames, flow, 10);
+        let slots = std::iter::from_fn(|| port.ring.advance());
+        let landed: Vec<u8> = slots
+            .flat_map(|slot| match slot.what {
+                What::Data(extent) => frames.bytes(extent.span()).to_vec(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!((landed, port.ring.tail()), (bytes, 3));
+        port.ring.release();
+        assert_eq!(Port::<()>::drained(&mut port), Some(geometry.bufs_end()));
+        let room = port.deposit(&vec![0; BUF_BYTES as usize]);
+        assert_eq!(room, BUF_BYTES as usize - 5);
     }
 
     /// Without the switch, a simulated crash would show replies that were sent after it.
