@@ -47,6 +47,13 @@ impl CpuFlush {
         Self { instruction, line_bytes }
     }
 
+    /// Returns every instruction of this CPU that writes lines back, the best first: to compare
+    /// them. There is none on other architectures.
+    pub fn supported() -> impl Iterator<Item = Self> {
+        let line_bytes = arch::detect().map_or(0, |(_, line_bytes)| line_bytes);
+        arch::supported().map(move |instruction| Self { instruction, line_bytes })
+    }
+
     /// Returns the instruction's name.
     pub fn name(&self) -> &'static str {
         self.instruction.name()
@@ -102,9 +109,7 @@ mod tests {
     #[test]
     fn every_supported_instruction_leaves_the_bytes_as_they_are() {
         let mut frames = Frames::anonymous(Geometry::new(16 << 20).unwrap(), 0).unwrap();
-        let best = CpuFlush::detect();
-        for instruction in arch::supported() {
-            let flush = CpuFlush { instruction, ..best };
+        for flush in CpuFlush::supported() {
             println!("{flush:?}");
             for (at, len) in [(0, 1), (63, 2), (4096, 4096), (5000, 777), (9, 0), (16 << 20, 0)] {
                 let span = Span::new(at, len);

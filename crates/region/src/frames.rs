@@ -61,6 +61,16 @@ impl Frames {
         Ok(Self::new(Map::anonymous(bytes)?, bufs))
     }
 
+    /// As [`anonymous`](Self::anonymous), in huge pages where the system has them.
+    ///
+    /// # Errors
+    /// As `anonymous`; `EINVAL` where the kernel knows no huge pages.
+    pub fn anonymous_huge(geometry: Geometry, landing: u32) -> io::Result<Self> {
+        let frames = Self::anonymous(geometry, landing)?;
+        frames.map.advise_huge()?;
+        Ok(frames)
+    }
+
     /// Maps the region `file` itself, shared and writable; its landing buffers are buffers of the
     /// region. As long as it is mapped the file is written through these frames alone, by nobody
     /// else, and keeps its size: its lock sees to other processes.

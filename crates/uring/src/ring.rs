@@ -234,6 +234,13 @@ impl Uring {
         self.start(token, fd, entry, Kind::Plain)
     }
 
+    /// Does nothing, and completes: what an operation costs by itself.
+    pub fn nop(&mut self, token: Token) -> Op {
+        let entry = opcode::Nop::new().build();
+        let (token, kind) = (Some(token), Kind::Plain);
+        self.flight.start(entry, Operation { token, fd: None, kind, cancelled: false })
+    }
+
     /// Completes (with `ETIME`) when `after` is over.
     pub fn timer(&mut self, token: Token, after: Duration) -> Op {
         let timespec = Box::new(Timespec::from(after));

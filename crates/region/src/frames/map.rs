@@ -9,7 +9,7 @@ use std::{
 
 use rustix::{
     fs::FileType,
-    mm::{MapFlags, MsyncFlags, ProtFlags},
+    mm::{Advice, MapFlags, MsyncFlags, ProtFlags},
 };
 
 use crate::{Span, layout::BLOCK_BYTES};
@@ -107,6 +107,16 @@ impl Map {
     fn mapped(start: *mut u8, bytes: u64, mapped_len: usize, shared: Option<Shared>) -> Self {
         let start = NonNull::new(start).expect("mmap returns no null");
         Self { start, bytes, mapped_len, _shared: shared }
+    }
+
+    /// Asks for huge pages where they are to be had.
+    pub(super) fn advise_huge(&self) -> io::Result<()> {
+        let start = self.start.as_ptr().cast();
+        // SAFETY:
+        // - the range is what `mmap` returned.
+        // - this advice changes no byte, only the size of the pages behind them.
+        unsafe { rustix::mm::madvise(start, self.mapped_len, Advice::LinuxHugepage) }?;
+        Ok(())
     }
 
     /// Returns the address of `span`, for the kernel.
