@@ -3,6 +3,7 @@
 mod adopt;
 mod args;
 mod banner;
+mod budget;
 mod check;
 mod config;
 mod create;
@@ -61,6 +62,9 @@ enum Command {
     /// Tell what a damaged region takes to be opened again, and what is lost; with --apply, do it
     #[command(after_help = REPAIR_EXAMPLES)]
     Repair(repair::Args),
+    /// Measure what a packet's parts cost on this machine, and how many cores a line takes
+    #[command(after_help = BUDGET_EXAMPLES)]
+    Budget(budget::Args),
     /// Tell the version, the format, and what this machine offers
     #[command(after_help = VERSION_EXAMPLES)]
     Version(version::Args),
@@ -163,6 +167,20 @@ Exit codes:
   2  the command line was wrong
   3  without --apply: damage was found, and nothing was changed";
 
+const BUDGET_EXAMPLES: &str = "\
+Examples:
+  impasto budget --rate 100G
+  impasto budget --rate 40G --frame 84 --json | jq .lines
+
+The articles are by Jonathan Corbet: \"Improving Linux networking performance\", 2015,
+lwn.net/Articles/629155, and \"Memory management for 400Gb/s interfaces\", 2019,
+lwn.net/Articles/787754.
+
+Exit codes:
+  0  measured; what this machine cannot do says why in its row
+  1  nothing could be measured; the text on stderr says why
+  2  the command line was wrong";
+
 const VERSION_EXAMPLES: &str = "\
 Examples:
   impasto version
@@ -198,6 +216,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Adopt(args) => adopt::run(&args),
         Command::Repair(args) => repair::run(&args),
+        Command::Budget(args) => budget::run(&args),
         Command::Version(args) => version::run(&args),
         Command::Man(args) => manual::man(&args),
         Command::Completions(args) => manual::completions(&args),

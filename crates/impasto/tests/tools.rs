@@ -243,7 +243,9 @@ fn help_has_an_example_of_each_command_and_all_exit_codes() {
     for line in ["Exit codes:", "  0  ", "  1  ", "  2  ", "  3  "] {
         assert!(text.contains(line), "{line}: {text}");
     }
-    for command in ["serve", "create", "inspect", "verify", "version", "man", "completions"] {
+    for command in
+        ["serve", "create", "inspect", "verify", "budget", "version", "man", "completions"]
+    {
         let (_, text, _) = run(&["help", command]);
         assert!(text.contains(&format!("\n  impasto {command}")), "{command}: {text}");
     }

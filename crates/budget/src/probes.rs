@@ -1,0 +1,242 @@
+//! What a packet's budget goes to, one function each: a distribution over many short repetitions on
+//! this thread, which the caller has pinned.
+
+mod compute;
+mod file;
+mod kernel;
+mod memory;
+
+use std::{io, path::Path};
+
+use serde::Serialize;
+
+use crate::{BudgetError, Figure, Machine, measure::Clock};
+
+pub use compute::{append_and_commit, checksum, parse};
+pub use file::{Direction, FileProbe, Mode};
+pub use kernel::{NOPS, allocation, batched, lock, pool, spinlock, system_call};
+pub use memory::{
+    FLUSH_BYTES, Work, bandwidth, cache_miss, copy_pieces, copy_whole, fence, flush, read_whole,
+};
+
+/// What a figure counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Unit {
+    /// Nanoseconds for one.
+    #[serde(rename = "ns")]
+    Nanoseconds,
+    /// 10^9 bytes in a second.
+    #[serde(rename = "GB/s")]
+    Gigabytes,
+}
+
+impl Unit {
+    /// Returns its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Nanoseconds => "ns",
+            Self::Gigabytes => "GB/s",
+        }
+    }
+}
+
+/// One line: what was measured here, and what an article says of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// Its name for machines.
+    pub key: String,
+    /// Its name for people.
+    pub what: String,
+    /// What it counts.
+    pub unit: Unit,
+    /// What was measured; `None` if it could not be.
+    pub figure: Option<Figure>,
+    /// Why there is no figure.
+    pub missing: Option<String>,
+    /// What the articles say, if they do.
+    pub article: Option<&'static str>,
+}
+
+impl Row {
+    fn new(key: &str, what: &str, unit: Unit, figure: Result<Figure, BudgetError>) -> Self {
+        let (figure, missing) = match figure {
+            Ok(figure) => (Some(figure), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        Self { key: key.to_owned(), what: what.to_owned(), unit, figure, missing, article: None }
+    }
+
+    fn beside(mut self, article: &'static str) -> Self {
+        self.article = Some(article);
+        self
+    }
+}
+
+/// How thorough the measurement is.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// Repetitions of each probe.
+    pub times: usize,
+    /// Bytes of the file that is read and written.
+    pub file_bytes: u64,
+}
+
+impl Effort {
+    /// For figures that are quoted.
+    pub const FULL: Self = Self { times: 101, file_bytes: 256 << 20 };
+    /// For a first look.
+    pub const QUICK: Self = Self { times: 21, file_bytes: 64 << 20 };
+}
+
+/// One group of probes, as the table has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// Cache misses, locks, flushes: what the processor does by itself.
+    Processor,
+    /// System calls and allocations.
+    Kernel,
+    /// Bandwidth of memory.
+    Bandwidth,
+    /// What our code does for a packet.
+    Compute,
+    /// A file, through the page cache and past it.
+    Files,
+}
+
+impl Group {
+    /// All of them, in the order of the table.
+    pub const ALL: [Self; 5] =
+        [Self::Processor, Self::Kernel, Self::Bandwidth, Self::Compute, Self::Files];
+
+    /// Returns what it measures.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Processor => "the processor",
+            Self::Kernel => "calls and allocations",
+            Self::Bandwidth => "memory bandwidth",
+            Self::Compute => "our code",
+            Self::Files => "a file, requests of 4 MiB",
+        }
+    }
+
+    /// Measures the group; files stand in `dir`.
+    ///
+    /// # Errors
+    /// If memory is short; a probe that this machine cannot run is a row that says why.
+    pub fn measure(
+        self,
+        machine: &Machine,
+        effort: Effort,
+        dir: &Path,
+    ) -> Result<Vec<Row>, BudgetError> {
+        let clock = Clock::calibrate();
+        match self {
+            Self::Processor => processor(machine, clock, effort),
+            Self::Kernel => Ok(calls(clock, effort)),
+            Self::Bandwidth => Ok(bandwidths(machine, clock)),
+            Self::Compute => Ok(code(machine, clock, effort)),
+            Self::Files => Ok(files(machine, dir, effort)),
+        }
+    }
+}
+
+fn processor(machine: &Machine, clock: Clock, effort: Effort) -> Result<Vec<Row>, BudgetError> {
+    const NS: Unit = Unit::Nanoseconds;
+    let times = effort.times;
+    let miss = cache_miss(clock, times, machine.working_set_bytes);
+    let mut rows = vec![
+        Row::new("cache-miss", "cache miss", NS, Ok(miss)).beside("32 ns"),
+        Row::new("lock", "LOCK operation", NS, Ok(lock(clock, times))).beside("8.25 ns"),
+        Row::new("spinlock", "spinlock, lock and unlock", NS, Ok(spinlock(clock, times)))
+            .beside("a little over 16 ns"),
+        Row::new("fence", "fence, with nothing to wait for", NS, fence(clock, times)),
+    ];
+    for flush in memory::instructions() {
+        for bytes in FLUSH_BYTES {
+            let name = flush.name();
+            let (each, batch) = memory::flush_of(clock, times, flush, bytes)?;
+            let key = format!("{}-{bytes}", name.replace(' ', "-"));
+            let what = format!("{name} of {bytes} B, and a fence");
+            rows.push(Row::new(&key, &what, NS, Ok(each)));
+            let what = format!("{name} of {bytes} B, a fence for 64");
+            rows.push(Row::new(&format!("{key}-batch"), &what, NS, Ok(batch)));
+        }
+    }
+    Ok(rows)
+}
+
+fn calls(clock: Clock, effort: Effort) -> Vec<Row> {
+    const NS: Unit = Unit::Nanoseconds;
+    let times = effort.times;
+    vec![
+        Row::new("system-call", "system call", NS, Ok(system_call(clock, times)))
+            .beside("42 ns; 75 ns with SELinux and auditing"),
+        Row::new("system-call-batched", "operation, 64 in a call", NS, batched(clock, times)),
+        Row::new("allocation", "malloc and free of 256 B", NS, Ok(allocation(clock, times, 1)))
+            .beside("19 ns (kmem_cache)"),
+        Row::new(
+            "allocation-256",
+            "malloc and free, 256 at a time",
+            NS,
+            Ok(allocation(clock, times, 256)),
+        )
+        .beside("40 ns (kmem_cache)"),
+        Row::new("pool-64", "buffer of the pool, 64 at a time", NS, Ok(pool(clock, times))),
+    ]
+}
+
+fn bandwidths(machine: &Machine, clock: Clock) -> Vec<Row> {
+    const GB: Unit = Unit::Gigabytes;
+    let bytes = machine.working_set_bytes;
+    let cores = &machine.cores;
+    let one = std::slice::from_ref(&machine.core);
+    let all = |work| bandwidth(clock, cores, bytes, work);
+    let single = |work| bandwidth(clock, one, bytes, work);
+    vec![
+        Row::new("read", "read, one thread", GB, single(read_whole)).beside("20 GB/s a channel"),
+        Row::new("read-all", "read, all threads", GB, all(read_whole)),
+        Row::new("copy", "copy in pieces of 4 KiB, one thread", GB, single(copy_pieces)),
+        Row::new("copy-all", "copy in pieces of 4 KiB, all threads", GB, all(copy_pieces)),
+        Row::new("copy-large", "copy in one piece (streaming stores), one", GB, single(copy_whole)),
+        Row::new("copy-large-all", "copy in one piece, all threads", GB, all(copy_whole)),
+    ]
+}
+
+fn code(machine: &Machine, clock: Clock, effort: Effort) -> Vec<Row> {
+    const NS: Unit = Unit::Nanoseconds;
+    let times = effort.times;
+    let mut rows: Vec<Row> = [64, 1538, 4096]
+        .map(|bytes| {
+            let what = format!("checksum of {bytes} B");
+            let figure = checksum(clock, times, bytes);
+            Row::new(&format!("checksum-{bytes}"), &what, NS, Ok(figure))
+        })
+        .into();
+    rows.push(Row::new("parse", "parsing of a request of 1,156 B", NS, Ok(parse(clock, times))));
+    let append = append_and_commit(machine);
+    rows.push(Row::new("append-commit", "append and commit of 1 KiB", NS, append));
+    rows
+}
+
+fn files(machine: &Machine, dir: &Path, effort: Effort) -> Vec<Row> {
+    let probe = FileProbe::new(dir, effort.file_bytes.min(machine.working_set_bytes));
+    let row = |key: &str, what: &str, direction, mode| {
+        let figure = match &probe {
+            Ok(probe) => probe.measure(direction, mode),
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+        };
+        Row::new(key, what, Unit::Gigabytes, figure.map_err(BudgetError::from))
+    };
+    let mut rows = Vec::new();
+    for (direction, verb) in [(Direction::Read, "read"), (Direction::Write, "write")] {
+        for (mode, name, through) in [
+            (Mode::Buffered, "buffered", "through the page cache"),
+            (Mode::Direct, "direct", "with O_DIRECT"),
+            (Mode::DirectHuge, "direct-huge", "with O_DIRECT, huge pages"),
+        ] {
+            let what = format!("{verb} {through}");
+            rows.push(row(&format!("file-{verb}-{name}"), &what, direction, mode));
+        }
+    }
+    rows
+}

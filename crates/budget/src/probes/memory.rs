@@ -1,0 +1,158 @@
+//! What memory costs: misses, flushes, bandwidth.
+
+use std::{hint::black_box, sync::Barrier, thread};
+
+use impasto_region::{CpuFlush, Frames, Span, layout::Geometry};
+
+use crate::{
+    BudgetError, Figure,
+    machine::Pinned,
+    measure::{Clock, shuffled},
+};
+
+/// Bytes that are flushed at a time.
+pub const FLUSH_BYTES: [usize; 4] = [64, 256, 1024, 4096];
+
+/// A line that names the next one.
+#[repr(align(64))]
+#[derive(Clone)]
+struct Link(usize);
+
+/// One load that no cache answers: a walk in random order through lines of `bytes`.
+pub fn cache_miss(clock: Clock, times: usize, bytes: u64) -> Figure {
+    const STEPS: usize = 2_000;
+    let count = usize::try_from(bytes).expect("it fits memory") / size_of::<Link>();
+    let order = shuffled(count);
+    let mut links = vec![Link(0); count];
+    for (from, to) in order.iter().zip(order.iter().cycle().skip(1)) {
+        links[*from].0 = *to;
+    }
+    drop(order);
+    let mut at = 0;
+    clock.each(times, STEPS, || {
+        for _ in 0..STEPS {
+            at = links[at].0;
+        }
+        black_box(at);
+    })
+}
+
+/// A fence with nothing to wait for.
+///
+/// # Errors
+/// [`BudgetError::NoFlush`] where none is known.
+pub fn fence(clock: Clock, times: usize) -> Result<Figure, BudgetError> {
+    const COUNT: usize = 1_000;
+    let flush = instructions().next().ok_or(BudgetError::NoFlush)?;
+    Ok(clock.each(times, COUNT, || (0..COUNT).for_each(|_| flush.fence())))
+}
+
+/// Returns what this CPU can flush with, the best first.
+pub(super) fn instructions() -> impl Iterator<Item = CpuFlush> {
+    CpuFlush::supported()
+}
+
+/// Flushes of `bytes` that were just written, by the best instruction: one with a fence, and one of
+/// 64 with a fence for all.
+///
+/// # Errors
+/// [`BudgetError::NoFlush`] where there is none.
+pub fn flush(clock: Clock, times: usize, bytes: usize) -> Result<(Figure, Figure), BudgetError> {
+    flush_of(clock, times, instructions().next().ok_or(BudgetError::NoFlush)?, bytes)
+}
+
+/// As [`flush`], by one instruction.
+pub(super) fn flush_of(
+    clock: Clock,
+    times: usize,
+    flush: CpuFlush,
+    bytes: usize,
+) -> Result<(Figure, Figure), BudgetError> {
+    const COUNT: usize = 64;
+    let geometry = Geometry::new(16 << 20).expect("a region's size");
+    let mut frames = Frames::anonymous(geometry, 0)?;
+    let (value, mut at) = (vec![1_u8; COUNT * bytes], 0);
+    let whole = value.len() as u64;
+    let mut dirty = |frames: &mut Frames| {
+        at = (at + whole) % (8 << 20);
+        frames.store(at, &value);
+        at
+    };
+    let mut run = |fences: usize| {
+        let mut samples = Vec::with_capacity(times);
+        for _ in 0..=times {
+            let start = dirty(&mut frames);
+            let ns = clock.time(|| {
+                for n in 0..COUNT {
+                    let at = start + (n * bytes) as u64;
+                    flush.flush(&frames, Span::new(at, bytes as u64));
+                    if (n + 1) % (COUNT / fences) == 0 {
+                        flush.fence();
+                    }
+                }
+            });
+            samples.push(ns / COUNT as f64);
+        }
+        Figure::of(samples.split_off(1))
+    };
+    Ok((run(COUNT), run(1)))
+}
+
+/// Bytes that one pass over a working set moves, and how: see [`bandwidth`].
+pub type Work = fn(&mut [u8], &mut [u8]);
+
+/// Reads `from`, all of it.
+pub fn read_whole(from: &mut [u8], _to: &mut [u8]) {
+    let (words, _) = from.as_chunks::<8>();
+    let sum = words.iter().fold(0_u64, |sum, word| sum ^ u64::from_le_bytes(*word));
+    black_box(sum);
+}
+
+/// Copies `from` to `to` in pieces of 4 KiB, as payload is copied.
+pub fn copy_pieces(from: &mut [u8], to: &mut [u8]) {
+    for (from, to) in from.chunks(4096).zip(to.chunks_mut(4096)) {
+        to.copy_from_slice(black_box(from));
+    }
+}
+
+/// Copies `from` to `to` in one piece: a C library then writes past the caches.
+pub fn copy_whole(from: &mut [u8], to: &mut [u8]) {
+    to.copy_from_slice(black_box(from));
+}
+
+/// Returns the GB in a second that `work` takes from its first slice, by one thread on each of
+/// `cores` at once, each over `bytes` of its own, half of them for each slice.
+///
+/// # Errors
+/// If a thread cannot be kept on its core.
+pub fn bandwidth(
+    clock: Clock,
+    cores: &[usize],
+    bytes: u64,
+    work: Work,
+) -> Result<Figure, BudgetError> {
+    const PASSES: usize = 7;
+    let half = usize::try_from(bytes / 2).expect("it fits memory");
+    let barrier = Barrier::new(cores.len());
+    let mine = |core: usize| -> Result<Vec<f64>, BudgetError> {
+        // Everybody comes to the barrier, also who cannot be pinned.
+        let pinned = Pinned::to(core);
+        let (mut from, mut to) = (vec![1; half], vec![2; half]);
+        let passes = (0..=PASSES).map(|_| {
+            barrier.wait();
+            clock.time(|| work(&mut from, &mut to))
+        });
+        let passes: Vec<f64> = passes.skip(1).collect();
+        pinned?;
+        Ok(passes)
+    };
+    let passes = thread::scope(|scope| {
+        let threads: Vec<_> = cores.iter().map(|core| scope.spawn(|| mine(*core))).collect();
+        let joined = threads.into_iter().map(|thread| thread.join().expect("a probe returns"));
+        joined.collect::<Result<Vec<_>, _>>()
+    })?;
+    // Of each pass, all together.
+    let rates =
+        (0..PASSES).map(|pass| passes.iter().map(|mine| half as f64 / mine[pass].max(1.0)).sum());
+    Ok(Figure::of(rates.collect()))
+}
