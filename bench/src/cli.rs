@@ -10,7 +10,7 @@ use std::{
 use bytesize::ByteSize;
 use clap::{Parser, Subcommand};
 
-use crate::{baselines, compare, figures, load, part, peers, process};
+use crate::{baselines, compare, figures, load, micro, part, peers, process};
 
 #[derive(Debug, Parser)]
 #[command(name = "impasto-bench", version, about, after_help = EXIT_CODES)]
@@ -32,6 +32,8 @@ enum Command {
     /// Start a program, and end it with all that it has forked (what starts every server)
     #[command(hide = true)]
     Keep(process::KeepArgs),
+    /// Measure parts by themselves: the packet's path, the pool, flushes, copies, checksums
+    Micro(micro::Args),
     /// Become a program that ends with its parent (what `keep` starts)
     #[command(hide = true)]
     Launch(process::LaunchArgs),
@@ -63,6 +65,7 @@ pub fn run() -> ExitCode {
         Command::Figures(args) => figures::run(&args),
         Command::Peers(args) => peers::run(&args),
         Command::Keep(args) => process::keep(&args),
+        Command::Micro(args) => micro::run(&args),
         Command::Launch(args) => process::launch(&args),
         Command::Serve(args) => part::serve(&args),
         Command::Discard(args) => part::discard(&args),

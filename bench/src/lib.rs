@@ -22,6 +22,7 @@ mod figures;
 mod lines;
 mod load;
 mod machine;
+mod micro;
 pub mod outcome;
 mod part;
 mod peers;
