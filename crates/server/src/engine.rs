@@ -8,7 +8,7 @@ use impasto_ring::{FlowId, Part, Port};
 use impasto_store::{Applied, Lsn, Request};
 
 use crate::{
-    Enter,
+    Enter, Step,
     config::{BACKLOG_BYTES_MAX, DISCARD_BYTES_MAX},
     direct::{Directed, Directing},
     flow::{Backlog, Flow, Input, Parked, SpaceWait},
@@ -87,7 +87,10 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
             let mut placer = Placer::new(&mut self.core.frames, value);
             match self.core.store.apply(request, &mut placer) {
                 Applied::Wait if self.commit() => {}
-                applied => return applied,
+                applied => {
+                    self.own.io.passed(Step::Applied);
+                    return applied;
+                }
             }
         }
     }
@@ -205,6 +208,7 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
             }
         });
         self.core.counts.answered(flow.kind, status);
+        self.own.io.passed(Step::Answered);
     }
 
     /// Queues a reply, or more of the last one, that depends on `lsn` (D3).

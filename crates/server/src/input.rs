@@ -5,7 +5,7 @@ use impasto_media::Medium;
 use impasto_ring::Port;
 
 use crate::{
-    Enter,
+    Enter, Step,
     config::{HEAD_BYTES_MAX, SKIP_BYTES_MAX},
     engine::Engine,
     flow::{Asked, Backlog, Flow, Input, Opening, SpaceWait},
@@ -153,6 +153,7 @@ impl<I: Enter, P: Port<I>, M: Medium<I>> Engine<'_, I, P, M> {
 
     /// Begins a request; its body starts at `rest`.
     fn begin(&mut self, flow: &mut Flow, mut head: Head, rest: &mut Arrived<'_>) {
+        self.own.io.passed(Step::Parsed);
         let link = if self.own.stopping { Link::Close } else { head.link };
         flow.is_fresh = false;
         let call = self.admitted(flow, &head);

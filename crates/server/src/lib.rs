@@ -35,7 +35,7 @@ mod stop;
 mod turn;
 mod worker;
 
-pub use enter::Enter;
+pub use enter::{Enter, Step};
 pub use shared::{Shared, SharedParts};
 pub use start::{Report, StartError, start, start_from};
 pub use worker::{Parts, Worker};
