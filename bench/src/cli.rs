@@ -10,7 +10,7 @@ use std::{
 use bytesize::ByteSize;
 use clap::{Parser, Subcommand};
 
-use crate::{baselines, compare, figures, load, micro, part, peers, process};
+use crate::{baselines, check, compare, figures, load, micro, part, peers, process};
 
 #[derive(Debug, Parser)]
 #[command(name = "impasto-bench", version, about, after_help = EXIT_CODES)]
@@ -25,6 +25,8 @@ enum Command {
     Load(load::Args),
     /// Measure Impasto beside what one would write without it
     Compare(compare::Args),
+    /// Compare this load generator with wrk, redis-benchmark and memtier_benchmark
+    Check(check::Args),
     /// Measure Impasto against the figures that it has to reach
     Figures(figures::Args),
     /// Measure Impasto beside other servers that are installed here
@@ -62,6 +64,7 @@ pub fn run() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Load(args) => load::run(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::Figures(args) => figures::run(&args),
         Command::Peers(args) => peers::run(&args),
         Command::Keep(args) => process::keep(&args),

@@ -157,7 +157,9 @@ fn request(args: &Args) -> Result<Request, Failure> {
         Some(bytes) => {
             let len = request.len_bytes();
             let padded = request.padded_to(bytes);
-            padded.ok_or_else(|| format!("a request of {len} bytes cannot be made {bytes} long"))?
+            padded.ok_or_else(|| {
+                format!("a request of {len} bytes cannot be made {bytes} bytes long")
+            })?
         }
         None => request,
     };

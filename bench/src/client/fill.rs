@@ -73,7 +73,7 @@ fn write_all(
         return Ok(());
     }
     let missing = requests - outcome.requests;
-    Err(LoadError::Fill(format!("{missing} of {requests} not written: {}", outcome.errors)))
+    Err(LoadError::Fill(format!("{missing} of {requests} are missing; errors {}", outcome.errors)))
 }
 
 /// Sends one request over HTTP, and returns the `Location` of what it has made.

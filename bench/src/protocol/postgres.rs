@@ -124,7 +124,8 @@ impl Message {
                 return Ok(false);
             }
             let len = i32_at(&self.head[1..]).checked_sub(4).ok_or(Malformed::Postgres)?;
-            if len > MESSAGE_BYTES_MAX {
+            let is_row = self.head[0] == b'D';
+            if len > if is_row { ROW_BYTES_MAX } else { MESSAGE_BYTES_MAX } {
                 return Err(Malformed::Postgres);
             }
             self.left = len;
@@ -260,7 +261,9 @@ const HEAD_BYTES: usize = 5;
 const ROW_HEAD_BYTES: usize = 6;
 /// Of other messages so much is kept.
 const START_BYTES_MAX: usize = 512;
-const MESSAGE_BYTES_MAX: usize = 1 << 30;
+const ROW_BYTES_MAX: usize = 1 << 30;
+/// Of all others; four letters of another protocol are more.
+const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -346,7 +349,9 @@ mod tests {
     fn what_is_no_reply_is_named() {
         let password = message(b'R', b"\0\0\0\x05abcd");
         assert_eq!(heard(speaker, &[Ask::Hello], &password), Err(Malformed::Password));
-        for bad in [&b"-ERR x\r\n"[..], b"HTTP/1.1 400 Bad Request\r\n\r\n", b"Z\0\0\0\x01I"] {
+        for bad in
+            [&b"-ERR x\r\n"[..], b"HTTP/1.1 400 Bad Request\r\n\r\n", b"Z\0\0\0\x01I", b"220 mail"]
+        {
             assert_eq!(heard(speaker, &[Ask::Hello], bad), Err(Malformed::Postgres), "{bad:?}");
         }
     }
