@@ -172,13 +172,8 @@ mod tests {
     #[test]
     fn what_the_tools_say_is_read_in_its_units() {
         let wanted = Some(Figures { rate: 1234.5, p50_us: 250.0, p99_us: 1500.0 });
-        let wrk = "  Latency Distribution
-     50%  250.00us
-     75%  1.00ms
-\
-            99%    1.50ms
-Requests/sec:   1234.50
-";
+        let wrk = "  Latency Distribution\n     50%  250.00us\n     75%  1.00ms\n\
+            99%    1.50ms\nRequests/sec:   1234.50\n";
         assert_eq!(of_wrk(wrk), wanted);
         assert_eq!(of_wrk(&format!("{wrk}  Non-2xx or 3xx responses: 7\n")), None);
         assert_eq!(time_us("1.50s"), Some(1.5e6));
