@@ -33,6 +33,8 @@ pub struct Outcome {
     pub behind: Duration,
     /// Requests whose time had come, and that were not sent when the time was over.
     pub unsent: u64,
+    /// Time that the client's threads stayed awake for, with nothing to do, lest they are late.
+    pub spun: Duration,
     /// Threads of the client.
     pub threads: usize,
     /// Trims that were answered.
@@ -64,6 +66,7 @@ impl Outcome {
             windows: Vec::with_capacity(windows),
             behind: Duration::ZERO,
             unsent: 0,
+            spun: Duration::ZERO,
             threads: 1,
             latency_ns: Histogram::new_with_max(LATENCY_NS_MAX, 3).expect("3 digits are allowed"),
             trims: 0,
@@ -107,9 +110,9 @@ impl Outcome {
         (!counts.is_empty()).then(|| places.map(rate))
     }
 
-    /// Returns what part of the time each thread of the client was busy.
+    /// Returns what part of the time each thread of the client was busy; staying awake is not.
     pub fn client_busy(&self) -> f64 {
-        self.share(self.client.run) / self.threads as f64
+        self.share(self.client.run.saturating_sub(self.spun)) / self.threads as f64
     }
 
     /// Returns true if the client had too little time left for its throughput to be the server's.
@@ -140,6 +143,7 @@ impl Outcome {
         self.windows.iter_mut().zip(&other.windows).for_each(|(all, more)| *all += more);
         self.behind = self.behind.max(other.behind);
         self.unsent += other.unsent;
+        self.spun += other.spun;
         self.threads += other.threads;
         self.latency_ns.add(&other.latency_ns).expect("both have the same bounds");
         self.trims += other.trims;
@@ -175,6 +179,7 @@ impl Outcome {
             "client": {
                 "busy": self.share(self.client.run),
                 "wait": self.share(self.client.wait),
+                "spun": self.share(self.spun),
                 "threads": self.threads,
                 "limits": self.client_is_busy(),
             },

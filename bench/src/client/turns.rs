@@ -184,14 +184,23 @@ impl<'a> Turns<'a> {
         {
             until = until.min(schedule.next());
         }
-        let left = until.saturating_duration_since(Instant::now());
+        let now = Instant::now();
+        let left = until.saturating_duration_since(now);
         self.events.clear();
-        let waited = if self.schedule.is_some() && !left.is_zero() {
+        let waited = if self.schedule.is_none() {
+            self.take_events(left)
+        } else if left <= SPIN {
+            // A core that has gone to sleep takes longer than that to come back.
+            let spun = self.take_events(Duration::ZERO);
+            if self.events.is_empty() && self.phase.measured_since().is_some() {
+                self.outcome.spun += now.elapsed().min(left);
+            }
+            spun
+        } else {
             // To the nanosecond: what `epoll::wait` is given, it may round up to a millisecond.
             let mut polled = [PollFd::new(&self.epoll, PollFlags::IN)];
-            poll(&mut polled, Some(&timespec(left))).and_then(|_| self.take_events(Duration::ZERO))
-        } else {
-            self.take_events(left)
+            poll(&mut polled, Some(&timespec(left - SPIN)))
+                .and_then(|_| self.take_events(Duration::ZERO))
         };
         match waited {
             Ok(()) | Err(Errno::INTR) => Ok(()),
@@ -294,6 +303,9 @@ fn timespec(time: Duration) -> Timespec {
 const EVENTS: usize = 256;
 /// Replies of one connection that one read takes at most.
 const SCRATCH_BYTES: usize = 64 << 10;
+/// So long before the time of a request the client stays awake: with 1,000 requests a second to a
+/// Redis beside it, p50 is 72 us instead of 103.
+const SPIN: Duration = Duration::from_micros(100);
 /// How often connections are looked at that may be late.
 const CHECK_EVERY: Duration = Duration::from_millis(100);
 /// How often others are told of it; the p99 costs some 10 us.
