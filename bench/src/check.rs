@@ -13,7 +13,6 @@ use crate::{
     cli::{self, Failure, tell},
     client::{self, Dialect, Keyed, Limit, Order, Plan, Trim, Work},
     load::trim,
-    outcome::Outcome,
     protocol::{Request, Values},
     statistics::{Random, Spread},
 };
@@ -26,9 +25,9 @@ pub(crate) struct Args {
     /// Rounds that count
     #[arg(long, default_value = "10", value_parser = cli::positive)]
     rounds: usize,
-    /// Connections
-    #[arg(long, default_value = "50", value_parser = cli::positive)]
-    connections: usize,
+    /// Connections: `1` or `1,50`. With many, a client on the same machine is busy before the server
+    #[arg(long, value_delimiter = ',', default_value = "1,50", value_parser = cli::positive)]
+    connections: Vec<usize>,
     /// Length of a body or value
     #[arg(long, default_value = "1024", value_parser = cli::positive)]
     size: usize,
@@ -54,61 +53,68 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
             tell(&format!("{}: skipped: {missing}", tool.name()));
             continue;
         }
-        match compare(args, tool, &mut random) {
-            Ok(ratios) => ratios.tell(tool.name()),
-            Err(failure) => {
-                all_good = false;
-                tell(&format!("{}: {failure}", tool.name()));
+        for connections in &args.connections {
+            match compare(args, tool, *connections, &mut random) {
+                Ok(ratios) => ratios.tell(tool.name(), *connections),
+                Err(failure) => {
+                    all_good = false;
+                    tell(&format!("{}: {failure}", tool.name()));
+                }
             }
         }
     }
     Ok(if all_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Ours to theirs, by round.
+/// What both have measured, by round.
 #[derive(Debug, Default)]
 struct Ratios {
-    rate: Vec<f64>,
-    p50: Vec<f64>,
-    p99: Vec<f64>,
-    busy: Vec<f64>,
+    ours: Vec<Figures>,
     theirs: Vec<Figures>,
+    /// How busy our client was.
+    busy: Vec<f64>,
 }
 
 impl Ratios {
-    fn add(&mut self, ours: &Outcome, theirs: Figures) {
-        self.rate.push(ours.rate() / theirs.rate);
-        self.p50.push(ours.quantile_us(0.5) / theirs.p50_us);
-        self.p99.push(ours.quantile_us(0.99) / theirs.p99_us);
-        self.busy.push(ours.client_busy());
-        self.theirs.push(theirs);
-    }
-
-    fn tell(&self, name: &str) {
-        let spread = |numbers: &[f64]| match Spread::of(numbers.iter().copied()) {
-            Some(Spread { median, low, high, .. }) => {
-                format!("{median:.3} [{low:.3} - {high:.3}]")
+    fn tell(&self, name: &str, connections: usize) {
+        let ratio = |number: fn(&Figures) -> f64| {
+            let rounds = self.ours.iter().zip(&self.theirs);
+            match Spread::of(rounds.map(|(ours, theirs)| number(ours) / number(theirs))) {
+                Some(Spread { median, low, high, .. }) => {
+                    format!("{median:.3} [{low:.3} - {high:.3}]")
+                }
+                None => "-".into(),
             }
-            None => "-".into(),
         };
-        let median = |number: fn(&Figures) -> f64| {
-            Spread::of(self.theirs.iter().map(number)).map_or(f64::NAN, |spread| spread.median)
+        let (rate, p50, p99) = (ratio(|f| f.rate), ratio(|f| f.p50_us), ratio(|f| f.p99_us));
+        tell(&format!("ours to {name}, {connections} connections: requests/s {rate}"));
+        tell(&format!("  p50 {p50}, p99 {p99}"));
+        let median = |numbers: &mut dyn Iterator<Item = f64>| {
+            Spread::of(numbers).map_or(f64::NAN, |spread| spread.median)
         };
-        let (rate, p50, p99) = (spread(&self.rate), spread(&self.p50), spread(&self.p99));
-        tell(&format!("ours to {name}: requests/s {rate}, p50 {p50}, p99 {p99}"));
-        let (rate, p50, p99) = (median(|f| f.rate), median(|f| f.p50_us), median(|f| f.p99_us));
-        let busy = Spread::of(self.busy.iter().copied()).map_or(f64::NAN, |spread| spread.median);
-        tell(&format!(
-            "  {name} itself: {rate:.0} requests/s, p50 {p50:.0} us, p99 {p99:.0} us; our client \
-             was {:.0} % busy",
-            100.0 * busy
-        ));
+        for (whose, figures) in [("ours", &self.ours), (name, &self.theirs)] {
+            let of = |number: fn(&Figures) -> f64| median(&mut figures.iter().map(number));
+            let (rate, p50, p99) = (of(|f| f.rate), of(|f| f.p50_us), of(|f| f.p99_us));
+            // Little's law: what is below 1 was spent outside of what is told as latency.
+            let in_flight = of(|f| f.rate * f.mean_us / 1e6) / connections as f64;
+            tell(&format!(
+                "  {whose}: {rate:.0} requests/s, p50 {p50:.0} us, p99 {p99:.0} us, \
+                 {in_flight:.2} requests on the way on each connection"
+            ));
+        }
+        let busy = 100.0 * median(&mut self.busy.iter().copied());
+        tell(&format!("  our client was {busy:.0} % busy"));
     }
 }
 
-fn compare(args: &Args, tool: Tool, random: &mut Random) -> Result<Ratios, Failure> {
+fn compare(
+    args: &Args,
+    tool: Tool,
+    connections: usize,
+    random: &mut Random,
+) -> Result<Ratios, Failure> {
     let server = Loaded::start(tool, args.server_core)?;
-    let plan = plan(args, tool, &server);
+    let plan = Plan { connections, ..plan(args, tool, &server) };
     let mut ratios = Ratios::default();
     let mut requests = 1000;
     for round in 0..=args.rounds {
@@ -122,7 +128,7 @@ fn compare(args: &Args, tool: Tool, random: &mut Random) -> Result<Ratios, Failu
                 requests = outcome.requests.max(1000);
                 ours = Some(outcome);
             } else {
-                theirs = Some(tool.run(args, server.address(), requests)?);
+                theirs = Some(tool.run(args, connections, server.address(), requests)?);
                 empty(&plan)?;
             }
         }
@@ -130,7 +136,14 @@ fn compare(args: &Args, tool: Tool, random: &mut Random) -> Result<Ratios, Failu
         if let (Some(ours), Some(theirs)) = (ours, theirs)
             && round > 0
         {
-            ratios.add(&ours, theirs);
+            ratios.busy.push(ours.client_busy());
+            ratios.ours.push(Figures {
+                rate: ours.rate(),
+                mean_us: ours.latency_ns.mean() / 1e3,
+                p50_us: ours.quantile_us(0.5),
+                p99_us: ours.quantile_us(0.99),
+            });
+            ratios.theirs.push(theirs);
         }
     }
     Ok(ratios)
@@ -155,7 +168,6 @@ fn plan(args: &Args, tool: Tool, server: &Loaded) -> Plan {
         (Work::Keyed(keyed), None)
     };
     Plan {
-        connections: args.connections,
         limit: Limit::Time(Duration::from_secs(args.window as u64)),
         trim,
         cores: vec![args.client_core],

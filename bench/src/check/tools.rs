@@ -23,6 +23,7 @@ pub(super) enum Tool {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Figures {
     pub(super) rate: f64,
+    pub(super) mean_us: f64,
     pub(super) p50_us: f64,
     pub(super) p99_us: f64,
 }
@@ -59,11 +60,12 @@ impl Tool {
     pub(super) fn run(
         self,
         args: &Args,
+        connections: usize,
         server: SocketAddr,
         requests: u64,
     ) -> Result<Figures, Failure> {
         let dir = tempfile::Builder::new().prefix("impasto-bench-").tempdir()?;
-        let (connections, size) = (args.connections.to_string(), args.size.to_string());
+        let (connections, size) = (connections.to_string(), args.size.to_string());
         let (host, port) = (server.ip().to_string(), server.port().to_string());
         let seconds = args.window.to_string();
         let keys = KEYS.to_string();
@@ -132,7 +134,10 @@ fn of_wrk(text: &str) -> Option<Figures> {
         line.split_whitespace().next()
     };
     let rate = behind("Requests/sec:")?.parse().ok()?;
-    Some(Figures { rate, p50_us: time_us(behind("50%")?)?, p99_us: time_us(behind("99%")?)? })
+    let time = |name: &str| time_us(behind(name)?);
+    // The line of the averages has the same word as the heading above it, with a space behind.
+    let mean_us = time("Latency  ")?;
+    Some(Figures { rate, mean_us, p50_us: time("50%")?, p99_us: time("99%")? })
 }
 
 /// Reads a time as wrk writes it: `12.34us`, `1.20ms`, `1.05s`.
@@ -152,16 +157,23 @@ fn of_redis_benchmark(text: &str) -> Option<Figures> {
         let at = names.iter().position(|found| found.trim_matches('"') == name)?;
         numbers.get(at)?.trim_matches('"').parse::<f64>().ok()
     };
-    let (p50, p99) = (number("p50_latency_ms")?, number("p99_latency_ms")?);
-    Some(Figures { rate: number("rps")?, p50_us: p50 * 1e3, p99_us: p99 * 1e3 })
+    let time_us = |name: &str| Some(number(name)? * 1e3);
+    Some(Figures {
+        rate: number("rps")?,
+        mean_us: time_us("avg_latency_ms")?,
+        p50_us: time_us("p50_latency_ms")?,
+        p99_us: time_us("p99_latency_ms")?,
+    })
 }
 
 fn of_memtier(text: &str) -> Option<Figures> {
     let json: Value = serde_json::from_str(text).ok()?;
     let all = &json["ALL STATS"]["Totals"];
     let percentile = |name: &str| Some(all["Percentile Latencies"][name].as_f64()? * 1e3);
+    // The average is rounded; the sum is not.
+    let mean_us = all["Accumulated Latency"].as_f64()? * 1e3 / all["Count"].as_f64()?;
     let (p50_us, p99_us) = (percentile("p50.00")?, percentile("p99.00")?);
-    Some(Figures { rate: all["Ops/sec"].as_f64()?, p50_us, p99_us })
+    Some(Figures { rate: all["Ops/sec"].as_f64()?, mean_us, p50_us, p99_us })
 }
 
 #[cfg(test)]
@@ -171,16 +183,18 @@ mod tests {
     /// A number that is read in the wrong unit makes the comparison a thousand times wrong.
     #[test]
     fn what_the_tools_say_is_read_in_its_units() {
-        let wanted = Some(Figures { rate: 1234.5, p50_us: 250.0, p99_us: 1500.0 });
-        let wrk = "  Latency Distribution\n     50%  250.00us\n     75%  1.00ms\n\
+        let (rate, mean_us) = (1234.5, 500.0);
+        let wanted = Some(Figures { rate, mean_us, p50_us: 250.0, p99_us: 1500.0 });
+        let wrk = "    Latency   500.00us  1.0ms\n  Latency Distribution\n     50%  250.00us\n     75%  1.00ms\n\
             99%    1.50ms\nRequests/sec:   1234.50\n";
         assert_eq!(of_wrk(wrk), wanted);
         assert_eq!(of_wrk(&format!("{wrk}  Non-2xx or 3xx responses: 7\n")), None);
         assert_eq!(time_us("1.50s"), Some(1.5e6));
-        let csv = "WARNING: no CONFIG\n\"test\",\"rps\",\"p50_latency_ms\",\"p99_latency_ms\"\n\
-            \"SET\",\"1234.50\",\"0.250\",\"1.500\"\n";
+        let csv = "WARNING: no CONFIG\n\
+            \"test\",\"rps\",\"avg_latency_ms\",\"p50_latency_ms\",\"p99_latency_ms\"\n\
+            \"SET\",\"1234.50\",\"0.500\",\"0.250\",\"1.500\"\n";
         assert_eq!(of_redis_benchmark(csv), wanted);
-        let json = r#"{"ALL STATS":{"Totals":{"Ops/sec":1234.5,
+        let json = r#"{"ALL STATS":{"Totals":{"Ops/sec":1234.5,"Accumulated Latency":50,"Count":100,
             "Percentile Latencies":{"p50.00":0.25,"p99.00":1.5}}}}"#;
         assert_eq!(of_memtier(json), wanted);
         assert_eq!([of_wrk(""), of_redis_benchmark(""), of_memtier("")], [None; 3]);
