@@ -7,7 +7,19 @@
 mod servers;
 mod tools;
 
-use std::{process::ExitCode, time::Duration};
+use std::{
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    flag,
+};
 
 use crate::{
     cli::{self, Failure, tell},
@@ -25,7 +37,7 @@ pub(crate) struct Args {
     /// Rounds that count
     #[arg(long, default_value = "10", value_parser = cli::positive)]
     rounds: usize,
-    /// Connections: `1` or `1,50`. With many, a client on the same machine is busy before the server
+    /// Connections: `1` or `1,50`; with many, a client on this machine is full before the server
     #[arg(long, value_delimiter = ',', default_value = "1,50", value_parser = cli::positive)]
     connections: Vec<usize>,
     /// Length of a body or value
@@ -47,6 +59,12 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let mut random = Random::new(args.seed);
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // The second signal does not wait for the window.
+        flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))?;
+        flag::register(signal, Arc::clone(&stop))?;
+    }
     let mut all_good = true;
     for tool in Tool::ALL {
         if let Some(missing) = tool.missing() {
@@ -54,7 +72,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
             continue;
         }
         for connections in &args.connections {
-            match compare(args, tool, *connections, &mut random) {
+            let compared = compare(args, tool, *connections, &mut random, &stop);
+            // Relaxed: nothing is read because of it. What a tool said then is half the truth.
+            if stop.load(Ordering::Relaxed) {
+                return Err("stopped by a signal".into());
+            }
+            match compared {
                 Ok(ratios) => ratios.tell(tool.name(), *connections),
                 Err(failure) => {
                     all_good = false;
@@ -112,12 +135,16 @@ fn compare(
     tool: Tool,
     connections: usize,
     random: &mut Random,
+    stop: &AtomicBool,
 ) -> Result<Ratios, Failure> {
     let server = Loaded::start(tool, args.server_core)?;
     let plan = Plan { connections, ..plan(args, tool, &server) };
     let mut ratios = Ratios::default();
     let mut requests = 1000;
     for round in 0..=args.rounds {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
         let (mut ours, mut theirs) = (None, None);
         for place in random.order(2) {
             if place == 0 {

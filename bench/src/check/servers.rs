@@ -10,15 +10,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tempfile::TempDir;
-
 use super::tools::Tool;
 use crate::{cli::Failure, process::Server};
 
 /// A server that runs, until this is dropped.
 #[derive(Debug)]
 pub(super) enum Loaded {
-    Impasto { server: Server, _dir: TempDir },
+    Impasto(Server),
     Redis { child: Child, address: SocketAddr },
 }
 
@@ -33,7 +31,9 @@ impl Loaded {
         let data = dir.path().join("region").to_string_lossy().into_owned();
         let args = ["serve", "--size", REGION, "--data", &data].map(str::to_owned);
         let server = Server::start(&env::current_exe()?, &args, &[core])?;
-        Ok(Self::Impasto { server, _dir: dir })
+        // It has the region open: whatever ends us now leaves no file.
+        dir.close()?;
+        Ok(Self::Impasto(server))
     }
 
     fn redis(core: usize) -> Result<Self, Failure> {
@@ -64,7 +64,7 @@ impl Loaded {
 
     pub(super) fn address(&self) -> SocketAddr {
         match self {
-            Self::Impasto { server, .. } => server.address(),
+            Self::Impasto(server) => server.address(),
             Self::Redis { address, .. } => *address,
         }
     }

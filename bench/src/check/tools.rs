@@ -185,8 +185,8 @@ mod tests {
     fn what_the_tools_say_is_read_in_its_units() {
         let (rate, mean_us) = (1234.5, 500.0);
         let wanted = Some(Figures { rate, mean_us, p50_us: 250.0, p99_us: 1500.0 });
-        let wrk = "    Latency   500.00us  1.0ms\n  Latency Distribution\n     50%  250.00us\n     75%  1.00ms\n\
-            99%    1.50ms\nRequests/sec:   1234.50\n";
+        let wrk = "    Latency   500.00us  1.0ms\n  Latency Distribution\n\
+            50%  250.00us\n     75%  1.00ms\n     99%    1.50ms\nRequests/sec:   1234.50\n";
         assert_eq!(of_wrk(wrk), wanted);
         assert_eq!(of_wrk(&format!("{wrk}  Non-2xx or 3xx responses: 7\n")), None);
         assert_eq!(time_us("1.50s"), Some(1.5e6));
