@@ -309,4 +309,4 @@ const SPIN: Duration = Duration::from_micros(100);
 /// How often connections are looked at that may be late.
 const CHECK_EVERY: Duration = Duration::from_millis(100);
 /// How often others are told of it; the p99 costs some 10 us.
-const PUBLISHED_EVERY: Duration = Duration::from_millis(250);
+const PUBLISHED_EVERY: Duration = Duration::from_millis(100);

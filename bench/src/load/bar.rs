@@ -38,16 +38,16 @@ fn draw(name: &'static str, limit: Limit, watch: &Watch, is_done: &mpsc::Receive
         Limit::Requests(requests) => requests,
         Limit::Time(time) => milliseconds(time),
     };
-    let style = ProgressStyle::with_template("{prefix} {bar:30} {percent:>3} %  {msg}")
+    let style = ProgressStyle::with_template("{prefix} {bar:20} {percent:>3} %  {msg}")
         .expect("the template is well-formed");
     let bar = ProgressBar::no_length();
     let mut before = (start, 0);
     while is_done.recv_timeout(REDRAWN_EVERY) == Err(RecvTimeoutError::Timeout) {
         if bar.length().is_none() {
             // Nothing flashes by if there was nothing to wait for.
-            bar.set_length(length);
-            bar.set_prefix(name);
             bar.set_style(style.clone());
+            bar.set_prefix(name);
+            bar.set_length(length);
         }
         let (now, requests) = (Instant::now(), watch.requests());
         let rate = (requests - before.1) as f64 / (now - before.0).as_secs_f64();
@@ -67,6 +67,7 @@ fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-const REDRAWN_EVERY: Duration = Duration::from_millis(250);
+/// Several times what the client publishes after: what came in between has a rate.
+const REDRAWN_EVERY: Duration = Duration::from_millis(500);
 /// Of something shorter nobody wants to read.
 const TIME_MIN: Duration = Duration::from_secs(2);
