@@ -1,8 +1,8 @@
 //! Buffers that one core takes and another gives back: the pool beside what one would use instead.
 //!
-//! The two cores take turns, 4,096 buffers at a time, and how the buffers come from one to the other
-//! is not counted: nothing is but taking and giving. What both of these write, and so moves from
-//! cache to cache, is.
+//! The two cores take turns, 4,096 buffers at a time, and how the buffers come from one to the
+//! other is not counted: nothing is but taking and giving. What both of these write, and so moves
+//! from cache to cache, is.
 
 use std::{
     fmt::Write,
