@@ -31,10 +31,12 @@ impl CommitHeader {
     /// Starts the checksum: seeded with the region and the place, against stale and misdirected
     /// writes. The caller adds the records.
     pub(crate) fn checksum(&self, uuid: [u8; 16], region_offset: u64) -> Checksum {
+        let mut seed = [0; 24 + CHECKSUM_AT];
+        seed[..16].copy_from_slice(&uuid);
+        seed[16..24].copy_from_slice(&region_offset.to_le_bytes());
+        seed[24..].copy_from_slice(&self.encode(0)[..CHECKSUM_AT]);
         let mut sum = Checksum::new();
-        sum.update(&uuid);
-        sum.update(&region_offset.to_le_bytes());
-        sum.update(&self.encode(0)[..CHECKSUM_AT]);
+        sum.update(&seed);
         sum
     }
 
