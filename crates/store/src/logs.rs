@@ -1,6 +1,9 @@
 //! The index: named logs, and where their records are. Derived from the log (D5).
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    cell::Cell,
+    collections::{HashMap, VecDeque},
+};
 
 use impasto_region::Extent;
 
@@ -181,11 +184,20 @@ const fn count(len: usize) -> u32 {
 pub(crate) struct Logs {
     by_name: HashMap<Box<str>, u32>,
     logs: Vec<Log>,
+    /// The log that was found last, by number: requests come in rows, and a hash that no peer can
+    /// foresee takes longer than to compare a name.
+    last: Cell<u32>,
 }
 
 impl Logs {
     pub(crate) fn find(&self, name: &str) -> Option<u32> {
-        self.by_name.get(name).copied()
+        let last = self.last.get();
+        if self.logs.get(last as usize).is_some_and(|log| *log.name == *name) {
+            return Some(last);
+        }
+        let found = self.by_name.get(name).copied();
+        self.last.set(found.unwrap_or(last));
+        found
     }
 
     pub(crate) fn len(&self) -> u32 {
@@ -214,7 +226,7 @@ impl Logs {
     pub(crate) fn from_logs(logs: Vec<Log>) -> Option<Self> {
         let by_name: HashMap<_, _> =
             (0..).zip(&logs).map(|(n, log)| (log.name.clone(), n)).collect();
-        (by_name.len() == logs.len()).then_some(Self { by_name, logs })
+        (by_name.len() == logs.len()).then_some(Self { by_name, logs, last: Cell::default() })
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Log> {

@@ -179,10 +179,19 @@ impl Store {
         let len = extents.iter().map(|extent| extent.len).sum();
         let bytes = (HEAD_BYTES + extents.len() * EXTENT_BYTES) as u64;
         let (lsn, at) = self.tail.place(bytes, sink);
-        sink.put(at, &append_head(log, seq, checksum, len, Some(extents.len())));
-        for (n, extent) in (0..).zip(extents) {
-            let at = at + HEAD_BYTES as u64 + n * EXTENT_BYTES as u64;
-            sink.put(at, &encode_extent(*extent));
+        let head = append_head(log, seq, checksum, len, Some(extents.len()));
+        if let [extent] = extents {
+            // Nearly all have one: then the record is put as a whole.
+            let mut record = [0; HEAD_BYTES + EXTENT_BYTES];
+            record[..HEAD_BYTES].copy_from_slice(&head);
+            record[HEAD_BYTES..].copy_from_slice(&encode_extent(*extent));
+            sink.put(at, &record);
+        } else {
+            sink.put(at, &head);
+            for (n, extent) in (0..).zip(extents) {
+                let at = at + HEAD_BYTES as u64 + n * EXTENT_BYTES as u64;
+                sink.put(at, &encode_extent(*extent));
+            }
         }
         self.space.keep(extents, &mut self.kept_open);
         let entry = Entry::new(lsn, checksum, len, false, false);

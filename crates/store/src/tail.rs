@@ -228,7 +228,9 @@ impl Tail {
         let at = open.at + CommitHeader::BYTES + open.bytes;
         open.bytes += padded(bytes);
         let fill = usize::try_from(padded(bytes) - bytes).expect("less than 8");
-        sink.put(at + bytes, &[0; 8][..fill]);
+        if fill > 0 {
+            sink.put(at + bytes, &[0; 8][..fill]);
+        }
         (lsn, at)
     }
 
@@ -317,6 +319,11 @@ impl Tail {
     /// # Panics
     /// If it is not in the log any more.
     pub(crate) fn segment_of(&mut self, lsn: Lsn) -> &mut Segment {
+        // An append is about the newest most often.
+        let newest = self.segments.len() - 1;
+        if self.segments[newest].first_lsn <= lsn {
+            return &mut self.segments[newest];
+        }
         let behind = self.segments.partition_point(|segment| segment.first_lsn <= lsn);
         &mut self.segments[behind - 1]
     }
