@@ -8,6 +8,7 @@ mod memory;
 
 use std::{io, path::Path};
 
+use impasto_region::CpuFlush;
 use serde::Serialize;
 
 use crate::{BudgetError, Figure, Machine, measure::Clock};
@@ -16,7 +17,8 @@ pub use compute::{append_and_commit, checksum, parse};
 pub use file::{Direction, FileProbe, Mode};
 pub use kernel::{NOPS, allocation, batched, lock, pool, spinlock, system_call};
 pub use memory::{
-    FLUSH_BYTES, Work, bandwidth, cache_miss, copy_pieces, copy_whole, fence, flush, read_whole,
+    FLUSH_BYTES, Work, Written, bandwidth, cache_miss, copy_pieces, copy_whole, fence, read_whole,
+    write_back,
 };
 
 /// What a figure counts.
@@ -151,16 +153,33 @@ fn processor(machine: &Machine, clock: Clock, effort: Effort) -> Result<Vec<Row>
             .beside("a little over 16 ns"),
         Row::new("fence", "fence, with nothing to wait for", NS, fence(clock, times)),
     ];
-    for flush in memory::instructions() {
-        for bytes in FLUSH_BYTES {
-            let name = flush.name();
-            let (each, batch) = memory::flush_of(clock, times, flush, bytes)?;
-            let key = format!("{}-{bytes}", name.replace(' ', "-"));
-            let what = format!("{name} of {bytes} B, and a fence");
-            rows.push(Row::new(&key, &what, NS, Ok(each)));
-            let what = format!("{name} of {bytes} B, a fence for 64");
-            rows.push(Row::new(&format!("{key}-batch"), &what, NS, Ok(batch)));
-        }
+    for flush in CpuFlush::supported() {
+        let name = flush.name();
+        rows.extend(writes(clock, times, (flush, Written::Flushed), name)?);
+    }
+    if let Some(best) = CpuFlush::supported().next() {
+        let copy = format!("copy and {}", best.name());
+        rows.extend(writes(clock, times, (best, Written::CopiedAndFlushed), &copy)?);
+        rows.extend(writes(clock, times, (best, Written::Streamed), "streaming copy")?);
+    }
+    Ok(rows)
+}
+
+/// Bytes on their way to memory: of each length, with a fence for each and with one for many.
+fn writes(
+    clock: Clock,
+    times: usize,
+    way: (CpuFlush, Written),
+    name: &str,
+) -> Result<Vec<Row>, BudgetError> {
+    let mut rows = Vec::new();
+    for bytes in FLUSH_BYTES {
+        let [each, batch] = write_back(clock, times, way, bytes)?;
+        let key = format!("{}-{bytes}", name.replace(' ', "-"));
+        let what = format!("{name} of {bytes} B, and a fence");
+        rows.push(Row::new(&key, &what, Unit::Nanoseconds, Ok(each)));
+        let what = format!("{name} of {bytes} B, a fence for 64");
+        rows.push(Row::new(&format!("{key}-batch"), &what, Unit::Nanoseconds, Ok(batch)));
     }
     Ok(rows)
 }
@@ -197,7 +216,7 @@ fn bandwidths(machine: &Machine, clock: Clock) -> Vec<Row> {
         Row::new("read-all", "read, all threads", GB, all(read_whole)),
         Row::new("copy", "copy in pieces of 4 KiB, one thread", GB, single(copy_pieces)),
         Row::new("copy-all", "copy in pieces of 4 KiB, all threads", GB, all(copy_pieces)),
-        Row::new("copy-large", "copy in one piece (streaming stores), one", GB, single(copy_whole)),
+        Row::new("copy-large", "copy in one piece, one thread", GB, single(copy_whole)),
         Row::new("copy-large-all", "copy in one piece, all threads", GB, all(copy_whole)),
     ]
 }

@@ -85,6 +85,43 @@ impl CpuFlush {
         }
     }
 
+    /// Copies `bytes` to offset `at`, past the caches where the CPU can do that: as a store and a
+    /// flush of the lines that are written as a whole, without reading these first.
+    ///
+    /// # Durability
+    /// As of [`flush`](Self::flush), also of lines that are written in part.
+    ///
+    /// # Panics
+    /// As [`Frames::store`].
+    pub fn stream(&self, frames: &mut Frames, at: u64, bytes: &[u8]) {
+        let span = Span::new(at, bytes.len() as u64);
+        let start = frames.address(span).as_ptr();
+        let lead = start.align_offset(STREAM_BYTES).min(bytes.len());
+        let (lead, rest) = bytes.split_at(lead);
+        let (lines, _) = rest.as_chunks::<STREAM_BYTES>();
+        assert!(frames.is_settled(span), "{span:?} may still be written");
+        let first = start.wrapping_add(lead.len());
+        for (n, line) in lines.iter().enumerate() {
+            let dest = first.wrapping_add(n * STREAM_BYTES);
+            // SAFETY:
+            // - valid for writes, mapped: `address` asserts that the span lies inside the mapping,
+            //   and whole lines of `bytes` lie inside the span.
+            // - aligned: `first` is, and what is added is a multiple.
+            // - nobody else reads or writes: `&mut Frames`, and nobody on loan does (asserted).
+            unsafe { arch::stream(dest, line) }
+        }
+        let whole = lines.as_flattened().len();
+        let behind = lead.len() + whole;
+        for (offset, edge) in [(0, lead), (behind, &rest[whole..])] {
+            let at = at + offset as u64;
+            frames.store(at, edge);
+            self.flush(frames, Span::new(at, edge.len() as u64));
+        }
+        if !arch::STREAMS {
+            self.flush(frames, Span::new(at + lead.len() as u64, whole as u64));
+        }
+    }
+
     /// Waits until what was flushed before is where it persists.
     ///
     /// # Durability
@@ -99,6 +136,9 @@ impl fmt::Debug for CpuFlush {
         write!(f, "CpuFlush({}, {} bytes)", self.name(), self.line_bytes)
     }
 }
+
+/// Bytes that are streamed at a time.
+const STREAM_BYTES: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -120,6 +160,34 @@ mod tests {
                 assert_eq!(frames.bytes(span), &bytes[..]);
             }
         }
+    }
+
+    /// An edge that is left out, or written twice at another place, is payload that nobody sent.
+    #[test]
+    fn what_is_streamed_is_there_to_the_last_byte() {
+        let mut frames = Frames::anonymous(Geometry::new(16 << 20).unwrap(), 0).unwrap();
+        let flush = CpuFlush::detect();
+        let bytes: Vec<_> = (0..400_u32).map(|n| (n % 251).to_le_bytes()[0]).collect();
+        for at in [4096, 4097, 4159, 5000, 8191] {
+            for len in [0, 1, 63, 64, 65, 128, 400] {
+                frames.store(4000, &[0xee; 5000]);
+                flush.stream(&mut frames, at, &bytes[..len]);
+                flush.fence();
+                let behind = at + len as u64;
+                assert_eq!(frames.bytes(Span::new(at, len as u64)), &bytes[..len], "{at} {len}");
+                assert_eq!(frames.bytes(Span::new(at - 1, 1)), [0xee]);
+                assert_eq!(frames.bytes(Span::new(behind, 1)), [0xee]);
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "may still be written")]
+    fn nothing_is_streamed_over_what_is_on_loan() {
+        let geometry = Geometry::new(16 << 20).unwrap();
+        let mut frames = Frames::anonymous(geometry, 0).unwrap();
+        let _loan = frames.loan_span(Span::new(8192, 4096));
+        CpuFlush::detect().stream(&mut frames, 8128, &[0; 65]);
     }
 
     #[test]

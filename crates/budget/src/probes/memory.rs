@@ -43,59 +43,63 @@ pub fn cache_miss(clock: Clock, times: usize, bytes: u64) -> Figure {
 /// [`BudgetError::NoFlush`] where none is known.
 pub fn fence(clock: Clock, times: usize) -> Result<Figure, BudgetError> {
     const COUNT: usize = 1_000;
-    let flush = instructions().next().ok_or(BudgetError::NoFlush)?;
+    let flush = CpuFlush::supported().next().ok_or(BudgetError::NoFlush)?;
     Ok(clock.each(times, COUNT, || (0..COUNT).for_each(|_| flush.fence())))
 }
 
-/// Returns what this CPU can flush with, the best first.
-pub(super) fn instructions() -> impl Iterator<Item = CpuFlush> {
-    CpuFlush::supported()
+/// What brings bytes to memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// They stand in the cache: they are flushed.
+    Flushed,
+    /// They are copied, then flushed.
+    CopiedAndFlushed,
+    /// They are copied past the cache.
+    Streamed,
 }
 
-/// Flushes of `bytes` that were just written, by the best instruction: one with a fence, and one of
-/// 64 with a fence for all.
+/// `bytes` on their way to memory by `flush`: with a fence for each, and with one for 64.
 ///
 /// # Errors
-/// [`BudgetError::NoFlush`] where there is none.
-pub fn flush(clock: Clock, times: usize, bytes: usize) -> Result<(Figure, Figure), BudgetError> {
-    flush_of(clock, times, instructions().next().ok_or(BudgetError::NoFlush)?, bytes)
-}
-
-/// As [`flush`], by one instruction.
-pub(super) fn flush_of(
+/// If memory is short.
+pub fn write_back(
     clock: Clock,
     times: usize,
-    flush: CpuFlush,
+    (flush, written): (CpuFlush, Written),
     bytes: usize,
-) -> Result<(Figure, Figure), BudgetError> {
+) -> Result<[Figure; 2], BudgetError> {
     const COUNT: usize = 64;
     let geometry = Geometry::new(16 << 20).expect("a region's size");
     let mut frames = Frames::anonymous(geometry, 0)?;
-    let (value, mut at) = (vec![1_u8; COUNT * bytes], 0);
-    let whole = value.len() as u64;
-    let mut dirty = |frames: &mut Frames| {
-        at = (at + whole) % (8 << 20);
-        frames.store(at, &value);
-        at
-    };
-    let mut run = |fences: usize| {
-        let mut samples = Vec::with_capacity(times);
-        for _ in 0..=times {
-            let start = dirty(&mut frames);
+    let value = vec![1_u8; bytes];
+    let mut start = 0;
+    let figures = [COUNT, 1].map(|fences| {
+        let samples = (0..=times).map(|_| {
+            start = (start + COUNT * bytes) % (8 << 20);
+            let at = |n: usize| (start + n * bytes) as u64;
+            if written == Written::Flushed {
+                (0..COUNT).for_each(|n| frames.store(at(n), &value));
+            }
             let ns = clock.time(|| {
                 for n in 0..COUNT {
-                    let at = start + (n * bytes) as u64;
-                    flush.flush(&frames, Span::new(at, bytes as u64));
+                    match written {
+                        Written::Streamed => flush.stream(&mut frames, at(n), &value),
+                        Written::CopiedAndFlushed => frames.store(at(n), &value),
+                        Written::Flushed => {}
+                    }
+                    if written != Written::Streamed {
+                        flush.flush(&frames, Span::new(at(n), bytes as u64));
+                    }
                     if (n + 1) % (COUNT / fences) == 0 {
                         flush.fence();
                     }
                 }
             });
-            samples.push(ns / COUNT as f64);
-        }
-        Figure::of(samples.split_off(1))
-    };
-    Ok((run(COUNT), run(1)))
+            ns / COUNT as f64
+        });
+        Figure::of(samples.skip(1).collect())
+    });
+    Ok(figures)
 }
 
 /// Bytes that one pass over a working set moves, and how: see [`bandwidth`].
@@ -115,7 +119,7 @@ pub fn copy_pieces(from: &mut [u8], to: &mut [u8]) {
     }
 }
 
-/// Copies `from` to `to` in one piece: a C library then writes past the caches.
+/// Copies `from` to `to` in one piece, as the C library thinks best.
 pub fn copy_whole(from: &mut [u8], to: &mut [u8]) {
     to.copy_from_slice(black_box(from));
 }

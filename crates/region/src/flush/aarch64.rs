@@ -61,3 +61,15 @@ pub(super) fn fence() {
     // SAFETY: a barrier; it touches no memory of its own.
     unsafe { asm!("dsb sy", options(nostack, preserves_flags)) }
 }
+
+/// What [`stream`] writes is flushed by its caller.
+pub(super) const STREAMS: bool = false;
+
+/// Writes a line, into the cache.
+///
+/// # Safety
+/// `line` is valid for writes of 64 bytes, and nobody else is at them.
+pub(super) unsafe fn stream(line: *mut u8, bytes: &[u8; 64]) {
+    // SAFETY: valid by the caller's obligation; it is none of what `bytes` borrows.
+    unsafe { line.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) }
+}

@@ -2,7 +2,10 @@
 
 use std::arch::{
     asm,
-    x86_64::{__cpuid_count, _mm_clflush, _mm_sfence, CpuidResult},
+    x86_64::{
+        __cpuid_count, __m128i, _mm_clflush, _mm_loadu_si128, _mm_sfence, _mm_stream_si128,
+        CpuidResult,
+    },
 };
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -69,6 +72,26 @@ pub(super) fn supported() -> impl Iterator<Item = Instruction> {
 pub(super) fn fence() {
     // SAFETY: every x86-64 CPU has it.
     unsafe { _mm_sfence() }
+}
+
+/// What [`stream`] writes leaves for memory by itself.
+pub(super) const STREAMS: bool = true;
+
+/// Writes a line past the caches.
+///
+/// # Safety
+/// `line` is valid for writes of 64 bytes and aligned to as many, and nobody else is at them.
+#[expect(clippy::cast_ptr_alignment, reason = "aligned by the caller, or read unaligned")]
+pub(super) unsafe fn stream(line: *mut u8, bytes: &[u8; 64]) {
+    for at in (0..bytes.len()).step_by(size_of::<__m128i>()) {
+        let from = bytes[at..].as_ptr().cast::<__m128i>();
+        // SAFETY: 16 bytes from `at` are in the array; the load takes any alignment.
+        let part = unsafe { _mm_loadu_si128(from) };
+        let dest = line.wrapping_add(at).cast::<__m128i>();
+        // SAFETY: `at` is below 64 and a multiple of 16: valid and aligned by the caller's
+        // obligation. Every x86-64 CPU has SSE2.
+        unsafe { _mm_stream_si128(dest, part) }
+    }
 }
 
 fn cpuid(leaf: u32) -> CpuidResult {
