@@ -40,11 +40,14 @@ enum Section {
     Path,
     /// buffers taken on one core and given back on another
     Pool,
-    /// cache misses, locks, fences, flushes of 64 B to 4 KiB by each instruction
+    /// cache misses, locks, fences
     Processor,
+    /// flushes of 64 B to 4 KiB by each instruction, and streaming copies: one fence each, and one
+    /// for 64
+    Flushes,
     /// system calls, alone and batched; allocations
     Calls,
-    /// copies: in pieces, streaming, by one thread and by all
+    /// reads and copies, by one thread and by all
     Copies,
     /// checksums, parsing, append and commit
     Code,
@@ -101,6 +104,7 @@ impl Section {
             Self::Path => "path",
             Self::Pool => "pool",
             Self::Processor => "processor",
+            Self::Flushes => "flushes",
             Self::Calls => "calls",
             Self::Copies => "copies",
             Self::Code => "code",
@@ -113,6 +117,7 @@ impl Section {
             Self::Path => return paths(machine),
             Self::Pool => return pool::measure(machine, effort),
             Self::Processor => Group::Processor,
+            Self::Flushes => Group::Flushes,
             Self::Calls => Group::Kernel,
             Self::Copies => Group::Bandwidth,
             Self::Code => Group::Compute,

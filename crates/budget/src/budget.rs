@@ -84,7 +84,7 @@ impl Options {
 
     /// Returns in how many steps it is measured.
     pub fn steps(&self) -> usize {
-        Group::ALL.len() + self.frames().len() * State::ALL.len()
+        Group::BUDGET.len() + self.frames().len() * State::ALL.len()
     }
 }
 
@@ -100,7 +100,7 @@ impl Budget {
         }
         let _pinned = Pinned::to(machine.core)?;
         let mut probes = Vec::new();
-        for group in Group::ALL {
+        for group in Group::BUDGET {
             progress(group.name());
             let rows = group.measure(&machine, options.effort, &options.dir)?;
             probes.push(Probes { name: group.name(), rows });

@@ -23,8 +23,9 @@ pub use parts::{Part, PartFigure};
 
 /// Packets of a turn: what the server takes with one system call under load.
 pub const PACKETS_PER_TURN: usize = 64;
-/// Turns of a sample: enough to have a share of every buffer and segment that ends.
-const TURNS_PER_SAMPLE: usize = 64;
+/// Turns of a sample: enough to have a share of every buffer that ends, and so few that who else
+/// gets the core spoils few of them.
+const TURNS_PER_SAMPLE: usize = 16;
 
 /// Where a packet's bytes are when the port hears of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

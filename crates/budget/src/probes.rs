@@ -17,8 +17,8 @@ pub use compute::{append_and_commit, checksum, parse};
 pub use file::{Direction, FileProbe, Mode};
 pub use kernel::{NOPS, allocation, batched, lock, pool, spinlock, system_call};
 pub use memory::{
-    FLUSH_BYTES, Work, Written, bandwidth, cache_miss, copy_pieces, copy_whole, fence, read_whole,
-    write_back,
+    FLUSH_BYTES, Pages, Work, Written, bandwidth, cache_miss, copy_pieces, copy_whole, fence,
+    read_whole, write_back,
 };
 
 /// What a figure counts.
@@ -95,6 +95,8 @@ impl Effort {
 pub enum Group {
     /// Cache misses, locks, flushes: what the processor does by itself.
     Processor,
+    /// Ways to bring bytes to memory: each instruction, each length, streaming.
+    Flushes,
     /// System calls and allocations.
     Kernel,
     /// Bandwidth of memory.
@@ -106,14 +108,15 @@ pub enum Group {
 }
 
 impl Group {
-    /// All of them, in the order of the table.
-    pub const ALL: [Self; 5] =
+    /// Those of a budget, in the order of its table.
+    pub const BUDGET: [Self; 5] =
         [Self::Processor, Self::Kernel, Self::Bandwidth, Self::Compute, Self::Files];
 
     /// Returns what it measures.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Processor => "the processor",
+            Self::Flushes => "ways to memory",
             Self::Kernel => "calls and allocations",
             Self::Bandwidth => "memory bandwidth",
             Self::Compute => "our code",
@@ -134,6 +137,7 @@ impl Group {
         let clock = Clock::calibrate();
         match self {
             Self::Processor => processor(machine, clock, effort),
+            Self::Flushes => flushes(clock, effort),
             Self::Kernel => Ok(calls(clock, effort)),
             Self::Bandwidth => Ok(bandwidths(machine, clock)),
             Self::Compute => Ok(code(machine, clock, effort)),
@@ -145,22 +149,36 @@ impl Group {
 fn processor(machine: &Machine, clock: Clock, effort: Effort) -> Result<Vec<Row>, BudgetError> {
     const NS: Unit = Unit::Nanoseconds;
     let times = effort.times;
-    let miss = cache_miss(clock, times, machine.working_set_bytes);
+    let miss = |pages| cache_miss(clock, times, machine.working_set_bytes, pages);
     let mut rows = vec![
-        Row::new("cache-miss", "cache miss", NS, Ok(miss)).beside("32 ns"),
+        Row::new("cache-miss", "cache miss", NS, miss(Pages::Huge)).beside("32 ns"),
+        Row::new("cache-miss-tlb", "cache miss, and the page's", NS, miss(Pages::Ordinary)),
         Row::new("lock", "LOCK operation", NS, Ok(lock(clock, times))).beside("8.25 ns"),
         Row::new("spinlock", "spinlock, lock and unlock", NS, Ok(spinlock(clock, times)))
             .beside("a little over 16 ns"),
         Row::new("fence", "fence, with nothing to wait for", NS, fence(clock, times)),
     ];
+    if let Some(best) = CpuFlush::supported().next() {
+        let way = (best, Written::Flushed);
+        rows.extend(writes(clock, times, way, best.name(), &[64, 4096])?);
+    }
+    Ok(rows)
+}
+
+fn flushes(clock: Clock, effort: Effort) -> Result<Vec<Row>, BudgetError> {
+    let times = effort.times;
+    let mut rows = Vec::new();
     for flush in CpuFlush::supported() {
-        let name = flush.name();
-        rows.extend(writes(clock, times, (flush, Written::Flushed), name)?);
+        let way = (flush, Written::Flushed);
+        rows.extend(writes(clock, times, way, flush.name(), &FLUSH_BYTES)?);
     }
     if let Some(best) = CpuFlush::supported().next() {
         let copy = format!("copy and {}", best.name());
-        rows.extend(writes(clock, times, (best, Written::CopiedAndFlushed), &copy)?);
-        rows.extend(writes(clock, times, (best, Written::Streamed), "streaming copy")?);
+        for (written, name) in
+            [(Written::CopiedAndFlushed, copy.as_str()), (Written::Streamed, "streaming copy")]
+        {
+            rows.extend(writes(clock, times, (best, written), name, &FLUSH_BYTES)?);
+        }
     }
     Ok(rows)
 }
@@ -171,9 +189,10 @@ fn writes(
     times: usize,
     way: (CpuFlush, Written),
     name: &str,
+    lengths: &[usize],
 ) -> Result<Vec<Row>, BudgetError> {
     let mut rows = Vec::new();
-    for bytes in FLUSH_BYTES {
+    for &bytes in lengths {
         let [each, batch] = write_back(clock, times, way, bytes)?;
         let key = format!("{}-{bytes}", name.replace(' ', "-"));
         let what = format!("{name} of {bytes} B, and a fence");
@@ -212,7 +231,8 @@ fn bandwidths(machine: &Machine, clock: Clock) -> Vec<Row> {
     let all = |work| bandwidth(clock, cores, bytes, work);
     let single = |work| bandwidth(clock, one, bytes, work);
     vec![
-        Row::new("read", "read, one thread", GB, single(read_whole)).beside("20 GB/s a channel"),
+        Row::new("read", "read, one thread", GB, single(read_whole))
+            .beside("20 GB/s a channel (2019)"),
         Row::new("read-all", "read, all threads", GB, all(read_whole)),
         Row::new("copy", "copy in pieces of 4 KiB, one thread", GB, single(copy_pieces)),
         Row::new("copy-all", "copy in pieces of 4 KiB, all threads", GB, all(copy_pieces)),

@@ -13,29 +13,52 @@ use crate::{
 /// Bytes that are flushed at a time.
 pub const FLUSH_BYTES: [usize; 4] = [64, 256, 1024, 4096];
 
-/// A line that names the next one.
-#[repr(align(64))]
-#[derive(Clone)]
-struct Link(usize);
-
-/// One load that no cache answers: a walk in random order through lines of `bytes`.
-pub fn cache_miss(clock: Clock, times: usize, bytes: u64) -> Figure {
+/// One load that no cache answers: a walk in random order through the lines of `bytes`. In `pages`
+/// of 4 KiB the processor also looks up where the page is, and finds that in no cache either.
+///
+/// # Errors
+/// What the system says; it may know no huge pages.
+pub fn cache_miss(
+    clock: Clock,
+    times: usize,
+    bytes: u64,
+    pages: Pages,
+) -> Result<Figure, BudgetError> {
     const STEPS: usize = 2_000;
-    let count = usize::try_from(bytes).expect("it fits memory") / size_of::<Link>();
+    let count = usize::try_from(bytes).expect("it fits memory") / LINE_BYTES;
+    let region_bytes = bytes.next_multiple_of(1 << 20).max(16 << 20);
+    let geometry = Geometry::new(region_bytes).expect("a region's size");
+    let mut frames = match pages {
+        Pages::Ordinary => Frames::anonymous(geometry, 0)?,
+        Pages::Huge => Frames::anonymous_huge(geometry, 0)?,
+    };
     let order = shuffled(count);
-    let mut links = vec![Link(0); count];
     for (from, to) in order.iter().zip(order.iter().cycle().skip(1)) {
-        links[*from].0 = *to;
+        let next = (to * LINE_BYTES) as u64;
+        frames.store((from * LINE_BYTES) as u64, &next.to_le_bytes());
     }
     drop(order);
+    let lines = frames.bytes(Span::new(0, bytes));
     let mut at = 0;
-    clock.each(times, STEPS, || {
+    Ok(clock.each(times, STEPS, || {
         for _ in 0..STEPS {
-            at = links[at].0;
+            let next = lines[at..at + 8].try_into().expect("eight bytes");
+            at = usize::try_from(u64::from_le_bytes(next)).expect("it is in memory");
         }
         black_box(at);
-    })
+    }))
 }
+
+/// What memory is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pages {
+    /// As the system gives them: 4 KiB, most often.
+    Ordinary,
+    /// 2 MiB, most often, where the system has them.
+    Huge,
+}
+
+const LINE_BYTES: usize = 64;
 
 /// A fence with nothing to wait for.
 ///
@@ -72,6 +95,8 @@ pub fn write_back(
     let geometry = Geometry::new(16 << 20).expect("a region's size");
     let mut frames = Frames::anonymous(geometry, 0)?;
     let value = vec![1_u8; bytes];
+    // Every page is there before the first of them is counted.
+    frames.store(0, &vec![0; 9 << 20]);
     let mut start = 0;
     let figures = [COUNT, 1].map(|fences| {
         let samples = (0..=times).map(|_| {

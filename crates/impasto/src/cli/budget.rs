@@ -111,7 +111,7 @@ fn write_machine(text: &mut String, budget: &Budget, style: Style) -> fmt::Resul
 fn write_probes(text: &mut String, budget: &Budget, style: Style) -> fmt::Result {
     for group in &budget.probes {
         let name = style.title(&format!("{:<42}", group.name));
-        writeln!(text, "\n{name} {:>9} {:24}the articles", "here", "")?;
+        writeln!(text, "\n{name} {:>9} {:24}the articles, 2015", "here", "")?;
         for row in &group.rows {
             let unit = row.unit.name();
             let beside = row.article.unwrap_or("");
