@@ -60,8 +60,8 @@ pub(crate) struct Peer {
     /// Asks the server, of the process with this number, whether it is set as was meant, and
     /// returns the settings in words.
     verify: fn(&Place, SocketAddr, u32) -> Result<String, Failure>,
-    /// Writes of values of this length, as it hears them.
-    work: fn(SocketAddr, usize) -> Option<Work>,
+    /// How it is written to.
+    dialect: fn() -> Dialect,
 }
 
 /// What a reply promises.
@@ -203,6 +203,18 @@ impl Running {
         self.server.has_ended().then(|| format!("{name}: ended while it was measured: {}", words()))
     }
 
+    /// Returns writes of keys of which each is as likely.
+    fn writes(&self, size: usize) -> Work {
+        Work::Keyed(Keyed {
+            dialect: (self.peer.dialect)(),
+            values: Values::new(size),
+            keys: KEYS,
+            reads: 0.0,
+            order: Order::Uniform,
+            seed: 1,
+        })
+    }
+
     /// Returns its name and version.
     pub(crate) fn title(&self) -> String {
         format!("{} {}", self.peer.name, self.place.found.version)
@@ -243,12 +255,6 @@ impl Place {
         }
         Ok(())
     }
-}
-
-/// Returns writes of keys that are each as likely.
-fn writes(dialect: Dialect, size: usize) -> Work {
-    let values = Values::new(size);
-    Work::Keyed(Keyed { dialect, values, keys: KEYS, reads: 0.0, order: Order::Uniform, seed: 1 })
 }
 
 /// Returns ports that nobody has, for a moment.

@@ -3,30 +3,28 @@
 use std::{fs, net::SocketAddr};
 
 use super::{Found, Keeps, Peer, Place, talk::Talk};
-use crate::cli::Failure;
+use crate::{cli::Failure, client::Dialect};
 
 pub(super) const PEER: Peer = Peer {
     name: "beanstalkd",
     install: "apt-get install beanstalkd",
     find: || Found::in_path("beanstalkd", &["-v"]),
-    keeps: &[Keeps::Durable, Keeps::Nothing],
+    // Without its log, jobs would fill the memory in seconds.
+    keeps: &[Keeps::Durable],
     as_root: true,
     asked: false,
     ports: 1,
     command,
     answers,
     verify,
-    work: |_, _| None,
+    dialect: || Dialect::Beanstalk,
 };
 
 fn command(place: &Place) -> Vec<String> {
     let (port, dir, size) = (place.ports[0].to_string(), place.dir(), place.size.to_string());
-    let mut args = vec!["-l", "127.0.0.1", "-p", &port, "-z", &size];
-    if place.keeps == Keeps::Durable {
-        // Its log, and the most milliseconds between two syncs.
-        args.extend(["-b", &dir, "-f", "0"]);
-    }
-    place.with_program(&args)
+    // Its log, and the most milliseconds between two syncs.
+    let log = ["-b", &dir, "-f", "0"];
+    place.with_program(&[&["-l", "127.0.0.1", "-p", &port, "-z", &size][..], &log].concat())
 }
 
 fn answers(address: SocketAddr) -> Result<(), Failure> {
@@ -46,19 +44,13 @@ fn verify(place: &Place, address: SocketAddr, pid: u32) -> Result<String, Failur
     let id = put.strip_prefix("INSERTED ").ok_or_else(|| format!("to `put` it says {put}"))?;
     super::expect("delete", "DELETED", &talk.ask(&format!("delete {id}"))?)?;
     let written = records(&mut talk)? - before;
-    match place.keeps {
-        Keeps::Nothing if args.iter().any(|arg| arg == "-b") || written > 0 => {
-            Err("it writes a log and should not".into())
-        }
-        Keeps::Nothing => Ok("no -b: no log".into()),
-        Keeps::Durable if !has(["-b", &place.dir()]) || !has(["-f", "0"]) => {
-            Err("-b and -f 0 are not in its command line".into())
-        }
-        Keeps::Durable if written == 0 || fs::metadata(place.path().join("binlog.1")).is_err() => {
-            Err("a job that was put is not in its log".into())
-        }
-        Keeps::Durable => Ok("-b -f 0: a sync for each record of the log".into()),
+    if !has(["-b", &place.dir()]) || !has(["-f", "0"]) {
+        return Err("-b and -f 0 are not in its command line".into());
     }
+    if written == 0 || fs::metadata(place.path().join("binlog.1")).is_err() {
+        return Err("a job that was put is not in its log".into());
+    }
+    Ok("-b -f 0: a sync for each record of the log".into())
 }
 
 /// Returns the number of records in its log.

@@ -161,7 +161,6 @@ impl<'a> Run<'a> {
         let running = self.start(installed, keeps)?;
         running.server.resume()?;
         let plan = self.plan_of(&running, CHECK_CONNECTIONS, 2);
-        let Some(plan) = plan else { return Ok(running.setting.clone()) };
         let plan = Plan { limit: Limit::Requests(CHECK_REQUESTS), ..plan };
         let outcome = client::run(&plan)?;
         if outcome.errors.total() > 0 || outcome.requests < CHECK_REQUESTS {
@@ -266,9 +265,8 @@ impl<'a> Run<'a> {
                 wait_max,
             };
             cells.push(cell(ours, impasto, self.plan_of_impasto(impasto, connections, pipeline)));
-            cells.extend(running.iter().filter_map(|peer| {
-                let plan = self.plan_of(peer, connections, pipeline)?;
-                Some(cell(peer.peer.name, &peer.server, plan))
+            cells.extend(running.iter().map(|peer| {
+                cell(peer.peer.name, &peer.server, self.plan_of(peer, connections, pipeline))
             }));
         }
         let raw_cell = raw.map(|file| {
@@ -318,10 +316,9 @@ impl<'a> Run<'a> {
         Plan { pipeline, ..plan }
     }
 
-    fn plan_of(&self, peer: &Running, connections: usize, pipeline: usize) -> Option<Plan> {
-        let server = &peer.server;
-        let work = (peer.peer.work)(server.address(), self.size())?;
-        Some(Plan { pipeline, ..self.bed.load(server, connections, work) })
+    fn plan_of(&self, peer: &Running, connections: usize, pipeline: usize) -> Plan {
+        let work = peer.writes(self.size());
+        Plan { pipeline, ..self.bed.load(&peer.server, connections, work) }
     }
 
     fn size(&self) -> usize {

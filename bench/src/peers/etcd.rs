@@ -2,10 +2,8 @@
 
 use std::{fs, net::SocketAddr};
 
-use base64::{Engine, engine::general_purpose::STANDARD};
-
 use super::{Found, Keeps, Peer, Place, talk};
-use crate::{cli::Failure, client::Work, protocol::Request, statistics::Random};
+use crate::{cli::Failure, client::Dialect};
 
 pub(super) const PEER: Peer = Peer {
     name: "etcd",
@@ -18,7 +16,7 @@ pub(super) const PEER: Peer = Peer {
     command,
     answers,
     verify,
-    work: |address, size| Some(puts(address, size)),
+    dialect: || Dialect::Etcd,
 };
 
 fn command(place: &Place) -> Vec<String> {
@@ -42,15 +40,6 @@ fn answers(address: SocketAddr) -> Result<(), Failure> {
     let answer = talk::http(address, "GET", "/health", "")?;
     let healthy = answer.contains(r#""health":"true""#);
     if healthy { Ok(()) } else { Err("it is not healthy".into()) }
-}
-
-/// Puts through its gateway, which speaks JSON, each of the same key.
-fn puts(address: SocketAddr, size: usize) -> Work {
-    let value = STANDARD.encode(Random::new(size as u64).bytes(size));
-    // `impasto`, in base64.
-    let body = format!(r#"{{"key":"aW1wYXN0bw==","value":"{value}"}}"#);
-    let put = Request::new("POST", address, "/v3/kv/put", body.as_bytes());
-    Work::Same(put.expect_status(200))
 }
 
 /// A write must raise the number of syncs of its log, which it counts itself.

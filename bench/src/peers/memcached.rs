@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use rustix::process::getuid;
 
 use super::{Found, Keeps, Peer, Place, talk::Talk};
-use crate::cli::Failure;
+use crate::{cli::Failure, client::Dialect};
 
 pub(super) const PEER: Peer = Peer {
     name: "memcached",
@@ -18,7 +18,7 @@ pub(super) const PEER: Peer = Peer {
     command,
     answers,
     verify,
-    work: |_, _| None,
+    dialect: || Dialect::Memcache,
 };
 
 fn command(place: &Place) -> Vec<String> {

@@ -3,7 +3,7 @@
 use std::{fs, net::SocketAddr, path::PathBuf};
 
 use super::{Found, Keeps, Peer, Place, talk::Talk};
-use crate::cli::Failure;
+use crate::{cli::Failure, client::Dialect, protocol::postgres::CREATE};
 
 pub(super) const PEER: Peer = Peer {
     name: "postgres",
@@ -17,7 +17,12 @@ pub(super) const PEER: Peer = Peer {
     command,
     answers,
     verify,
-    work: |_, _| None,
+    dialect: || Dialect::Postgres {
+        user: USER.into(),
+        database: USER.into(),
+        // Done once, by the script.
+        creates: false,
+    },
 };
 
 /// Debian keeps it out of PATH, each version in a directory of its own.
@@ -37,7 +42,7 @@ fn find() -> Option<Found> {
 fn command(place: &Place) -> Vec<String> {
     let initdb = place.found.program.with_file_name("initdb").to_string_lossy().into_owned();
     let mut command = ["/bin/sh", "-c", SCRIPT, "sh", &initdb].map(str::to_owned).to_vec();
-    command.extend(place.with_program(&[&place.dir()]));
+    command.extend(place.with_program(&[&place.dir(), CREATE]));
     let own =
         [format!("port={}", place.ports[0]), format!("max_connections={}", place.connections + 20)];
     let settings = SETTINGS.iter().copied().chain(own.iter().map(String::as_str));
@@ -109,14 +114,16 @@ fn number(bytes: &[u8]) -> u32 {
 }
 
 const VERSION_3: [u8; 4] = [0, 3, 0, 0];
+/// Its first user, and that one's database.
+const USER: &str = "postgres";
 const DEBIAN_DIR: &str = "/usr/lib/postgresql";
 
 /// A new cluster, a table, and the server in the place of the shell.
 const SCRIPT: &str = r#"set -e
-initdb=$1 postgres=$2 dir=$3
-shift 3
+initdb=$1 postgres=$2 dir=$3 table=$4
+shift 4
 "$initdb" -D "$dir" -U postgres -A trust -E UTF8 --no-locale --no-sync --no-instructions
-echo 'CREATE TABLE bench (k bytea PRIMARY KEY, v bytea NOT NULL)' |
+echo "$table" |
     "$postgres" --single -D "$dir" postgres > /dev/null
 exec "$postgres" -D "$dir" "$@""#;
 

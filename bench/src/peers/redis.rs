@@ -16,7 +16,7 @@ pub(super) const PEER: Peer = Peer {
     command,
     answers,
     verify,
-    work: |_, size| Some(super::writes(Dialect::Resp { auth: None }, size)),
+    dialect: || Dialect::Resp { auth: None },
 };
 
 /// Durable or without persistence.

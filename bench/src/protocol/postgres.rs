@@ -244,7 +244,7 @@ fn i32_at(bytes: &[u8]) -> usize {
     usize::try_from(u32::from_be_bytes(*four)).expect("a usize holds it")
 }
 
-const CREATE: &str =
+pub(crate) const CREATE: &str =
     "CREATE TABLE IF NOT EXISTS impasto_bench (k bigint PRIMARY KEY, v bytea NOT NULL)";
 const UPSERT: &str = "INSERT INTO impasto_bench (k, v) VALUES ($1, $2) \
     ON CONFLICT (k) DO UPDATE SET v = EXCLUDED.v";
