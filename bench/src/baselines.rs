@@ -26,10 +26,13 @@ mod zerocopy;
 
 use std::{
     convert::Infallible,
+    fs,
+    io::{self, Write},
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
-    process::ExitCode,
-    sync::Arc,
+    process::{self, ExitCode},
+    sync::{Arc, Barrier},
+    thread,
     time::Duration,
 };
 
@@ -37,6 +40,7 @@ use impasto::region::{
     Region,
     layout::{Geometry, MediumKind},
 };
+use socket2::{Domain, Socket, Type};
 
 use crate::{
     cli::{self, Failure, tell},
@@ -135,6 +139,9 @@ pub(crate) struct Args {
     /// Nanoseconds that each fence takes longer; for those in memory
     #[arg(long, value_name = "NS", default_value_t = 0)]
     fence_delay: u64,
+    /// Threads, each with a log of its own and its share of connections; not on a disk
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    workers: u16,
     /// Say on another port where the time goes
     #[arg(long)]
     stages: bool,
@@ -151,18 +158,52 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     if args.fence_delay > 0 && baseline.medium != Medium::Memory {
         return Err(format!("{} has no fences to delay", baseline.name).into());
     }
+    if args.workers > 1 && baseline.medium == Medium::Disk {
+        return Err(format!("{} has one worker", baseline.name).into());
+    }
     client::raise_descriptors();
-    let listener = TcpListener::bind(args.http)
-        .map_err(|error| format!("cannot listen on {}: {error}", args.http))?;
-    let start = Start {
-        dir: args.data.clone(),
-        geometry: Geometry::try_from(args.size)?,
+    let geometry = Geometry::try_from(args.size)?;
+    let first = listen(args.http, args.workers)?;
+    let address = first.local_addr()?;
+    let account = stages::open(args.stages, address)?;
+    let ready = Arc::new(Barrier::new(usize::from(args.workers)));
+    let start = |worker: u16, listener| Start {
+        // Beside each other, not one in the other's.
+        dir: if args.workers == 1 { args.data.clone() } else { args.data.join(worker.to_string()) },
+        geometry,
         fence_delay: Duration::from_nanos(args.fence_delay),
-        account: stages::open(args.stages, args.http)?,
+        account: account.clone(),
         listener,
+        is_first: worker == 0,
+        ready: Arc::clone(&ready),
     };
-    match (baseline.serve)(start)? {}
+    for worker in 1..args.workers {
+        let start = start(worker, listen(address, args.workers)?);
+        thread::spawn(move || {
+            let Err(failure) = (baseline.serve)(start);
+            // The others would be measured as if they were all.
+            let _closed = writeln!(io::stderr(), "impasto-bench: {failure}");
+            process::exit(1)
+        });
+    }
+    match (baseline.serve)(start(0, first))? {}
 }
+
+/// Listens, beside other workers if there are several: the kernel spreads connections by a hash.
+fn listen(address: SocketAddr, workers: u16) -> Result<TcpListener, Failure> {
+    let open = || {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(workers > 1)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(TcpListener::from(socket))
+    };
+    open().map_err(|error: io::Error| format!("cannot listen on {address}: {error}").into())
+}
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 4096;
 
 /// What a variant starts with.
 #[derive(Debug)]
@@ -172,6 +213,9 @@ struct Start {
     fence_delay: Duration,
     account: Option<Arc<Account>>,
     listener: TcpListener,
+    /// The one that says that all are there.
+    is_first: bool,
+    ready: Arc<Barrier>,
 }
 
 impl Start {
@@ -182,20 +226,30 @@ impl Start {
     }
 
     fn region_at(&self, dir: &Path, medium: MediumKind) -> Result<Region, Failure> {
+        if let Some(parent) = dir.parent() {
+            create_dir(parent)?;
+        }
         Region::create(dir, self.geometry, medium, &mut |_| {})?;
         Ok(Region::open(dir)?)
     }
 
     /// Makes the directory, and returns it.
     fn dir(&self) -> Result<&Path, Failure> {
-        std::fs::create_dir_all(&self.dir)
-            .map_err(|error| format!("cannot create {}: {error}", self.dir.display()))?;
+        create_dir(&self.dir)?;
         Ok(&self.dir)
     }
 
     /// Lets `variant` serve.
     fn serve(self, variant: impl Variant) -> Result<Infallible, Failure> {
-        tell(&format!("listening  http://{}", self.listener.local_addr()?));
+        self.ready.wait();
+        if self.is_first {
+            tell(&format!("listening  http://{}", self.listener.local_addr()?));
+        }
         Engine::new(variant, Stages::from(self.account)).serve(&self.listener)
     }
+}
+
+fn create_dir(dir: &Path) -> Result<(), Failure> {
+    fs::create_dir_all(dir)
+        .map_err(|error| format!("cannot create {}: {error}", dir.display()).into())
 }

@@ -1,5 +1,7 @@
 //! Requests and replies, in the form of Impasto's.
 
+use std::mem::MaybeUninit;
+
 /// The head of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Head<'a> {
@@ -22,9 +24,9 @@ pub(super) enum Parsed<'a> {
 
 /// Parses the head of a request.
 pub(super) fn parse(bytes: &[u8]) -> Parsed<'_> {
-    let mut headers = [httparse::EMPTY_HEADER; 32];
-    let mut request = httparse::Request::new(&mut headers);
-    let len = match request.parse(bytes) {
+    let mut headers = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+    let mut request = httparse::Request::new(&mut []);
+    let len = match request.parse_with_uninit_headers(bytes, &mut headers) {
         Ok(httparse::Status::Complete(len)) => len,
         Ok(httparse::Status::Partial) => return Parsed::Part,
         Err(_) => return Parsed::Bad,
@@ -120,4 +122,5 @@ fn put(out: &mut Vec<u8>, text: &str) {
 
 /// Longest body: more than any workload has.
 pub(super) const BODY_MAX: usize = 2 << 20;
+const HEADERS_MAX: usize = 32;
 const DIGITS: &[u8; 16] = b"0123456789abcdef";

@@ -52,10 +52,8 @@ struct ReadInto {
 }
 
 pub(super) fn serve(start: Start) -> Result<Infallible, Failure> {
-    let [landing, log] = ["landing", "log"].map(|name| {
-        std::fs::create_dir_all(&start.dir)?;
-        start.region_at(&start.dir.join(name), MediumKind::Shm)
-    });
+    let [landing, log] =
+        ["landing", "log"].map(|name| start.region_at(&start.dir.join(name), MediumKind::Shm));
     let regions = [landing?, log?];
     let geometry = start.geometry;
     let lines = Delayed::new(CpuLines::detect(), start.fence_delay);
@@ -65,7 +63,7 @@ pub(super) fn serve(start: Start) -> Result<Infallible, Failure> {
         lines,
         landing: Rc::new(RefCell::new(Frames::shared(regions[0].file(), geometry)?)),
         next: 0,
-        capacity: u64::from(geometry.bufs_end().0) * BUF,
+        capacity: u64::from(geometry.bufs()) * BUF,
         landed: (0, 0, 0),
         kept: Vec::new(),
         _regions: regions,

@@ -4,7 +4,7 @@
 //! |header 64 B|head 32 B|value ..|..8|head|value|..8| ... |    the next commit, aligned
 //! ```
 //!
-//! The checksum of a commit is over its header and the heads of its records; a head has the
+//! The checksum of a commit is over the heads of its records and its header; a head has the
 //! checksum of its value, which the reply needs anyway. So each byte is summed once, and no more is
 //! asked of a server by hand than of Impasto where that keeps values.
 
@@ -85,7 +85,8 @@ impl Head {
 /// The header of a commit that grows.
 #[derive(Debug)]
 pub(super) struct Open {
-    heads: Checksum,
+    /// Gathered, since many short parts cost a checksum more than one long one.
+    heads: Vec<u8>,
     bytes: usize,
     first_lsn: u64,
     next_lsn: u64,
@@ -93,7 +94,7 @@ pub(super) struct Open {
 
 impl Open {
     pub(super) fn new() -> Self {
-        Self { heads: Checksum::new(), bytes: 0, first_lsn: 1, next_lsn: 1 }
+        Self { heads: Vec::new(), bytes: 0, first_lsn: 1, next_lsn: 1 }
     }
 
     /// Returns the length of the commit, header included; 0 if nothing is in it.
@@ -103,7 +104,7 @@ impl Open {
 
     /// Adds a record, of which `stored` bytes follow its head; returns where in the commit it is.
     pub(super) fn add(&mut self, head: &Head, stored: usize) -> usize {
-        self.heads.update(head.bytes());
+        self.heads.extend_from_slice(head.bytes());
         let at = HEADER + self.bytes;
         self.bytes = (self.bytes + head.len + stored).next_multiple_of(8);
         self.next_lsn += 1;
@@ -121,10 +122,10 @@ impl Open {
         for (field, value) in header[8..56].chunks_exact_mut(8).zip(fields) {
             field.copy_from_slice(&value.to_le_bytes());
         }
-        self.heads.update(&header[..56]);
-        header[56..].copy_from_slice(&self.heads.value().to_le_bytes());
-        let next_lsn = self.next_lsn;
-        *self = Self { heads: Checksum::new(), bytes: 0, first_lsn: next_lsn, next_lsn };
+        self.heads.extend_from_slice(&header[..56]);
+        header[56..].copy_from_slice(&Checksum::of(&self.heads).to_le_bytes());
+        self.heads.clear();
+        (self.bytes, self.first_lsn) = (0, self.next_lsn);
         header
     }
 }
