@@ -179,18 +179,17 @@ impl<V: Variant> Engine<V> {
         received[..rest.len()].copy_from_slice(&rest);
         let count = recv(&connection.stream, &mut received[rest.len()..], RecvFlags::empty());
         self.stages.charge(Stage::Receive);
-        let bytes = match count {
-            Ok((_, 0)) | Err(_) => &received[..0],
-            Ok((_, count)) => &received[..rest.len() + count],
-        };
-        let (taken, done) = match count {
-            Ok((_, 0)) => (Taken::Over, 0),
-            Ok(_) => self.answer_all(connection, bytes)?,
-            Err(error) => (Taken::of(error), 0),
-        };
-        if count.is_ok() {
-            rest.clear();
-            rest.extend_from_slice(&bytes[done..]);
+        let mut taken = Taken::Over;
+        match count {
+            Ok((_, 0)) => {}
+            Ok((_, count)) => {
+                let bytes = &received[..rest.len() + count];
+                let done;
+                (taken, done) = self.answer_all(connection, bytes)?;
+                rest.clear();
+                rest.extend_from_slice(&bytes[done..]);
+            }
+            Err(error) => taken = Taken::of(error),
         }
         connection.rest = rest;
         self.received = received;
@@ -375,7 +374,7 @@ fn number(fd: BorrowedFd<'_>) -> usize {
 }
 
 const EVENTS: usize = 256;
-/// What one read takes.
-pub(super) const RECEIVE_BYTES: usize = 64 << 10;
+/// What one read takes: as much as one of Impasto's landing buffers.
+pub(super) const RECEIVE_BYTES: usize = 256 << 10;
 /// The longest head.
 const HEAD_MAX: usize = 16 << 10;
