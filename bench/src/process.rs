@@ -78,10 +78,9 @@ impl Server {
     pub(crate) fn start_as(setup: &Setup<'_>) -> Result<Self, Failure> {
         let mut server = Self::spawn(setup)?;
         server.log.wait(Instant::now() + setup.patience, |said| said.address.is_some());
-        match server.log.said().address {
-            Some(address) => server.address = address,
-            None => return Err(server.failed(setup).into()),
-        }
+        // In a statement of its own: what is said is locked until its end.
+        let address = server.log.said().address;
+        server.address = address.ok_or_else(|| server.failed(setup))?;
         Ok(server)
     }
 
@@ -145,10 +144,8 @@ impl Server {
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut server = Self { keeper, log, address, pid: 0 };
         server.log.wait(Instant::now() + setup.patience, |said| said.pid.is_some());
-        server.pid = match server.log.said().pid {
-            Some(pid) => pid,
-            None => return Err(server.failed(setup).into()),
-        };
+        let pid = server.log.said().pid;
+        server.pid = pid.ok_or_else(|| server.failed(setup))?;
         Ok(server)
     }
 

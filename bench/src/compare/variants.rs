@@ -141,6 +141,7 @@ impl Contender {
         let cores = [bed.server_core, bed.client_core];
         let cores = &cores[..self.workers.min(2)];
         let slower = ["--fence-delay", &fence_ns];
+        let slower: &[&str] = if self.fence_ns > 0 { &slower } else { &[] };
         let server = match start {
             Start::Impasto(args) if self.fence_ns == 0 => {
                 let medium = if medium == Medium::Disk { "disk" } else { "shm" };
@@ -149,10 +150,10 @@ impl Contender {
             }
             // Its fence is not slower than the processor's but where it is put together for that.
             Start::Impasto(args) => {
-                bed.own(&["serve", "--medium", "shm"], &dir, &[args, &slower].concat())
+                bed.own(&["serve", "--medium", "shm"], &dir, &[args, slower].concat())
             }
-            Start::Parts(args) => bed.own(&["serve"], &dir, &[args, &slower].concat()),
-            Start::Baseline => bed.own(&["baseline", name], &dir, &slower),
+            Start::Parts(args) => bed.own(&["serve"], &dir, &[args, slower].concat()),
+            Start::Baseline => bed.own(&["baseline", name], &dir, slower),
         };
         let server = server.map_err(|failure| format!("{self}: {failure}"))?;
         Ok((server, dir))
