@@ -230,7 +230,8 @@ fn what_is_not_there_is_not_found() {
 #[test]
 fn what_was_answered_is_in_the_file_after_sigkill() {
     let mut random = Random::new(seed());
-    let values = values(&mut random);
+    let mut values = values(&mut random);
+    values.push(random.bytes(700_000));
     for name in MEMORY.into_iter().chain(DISK) {
         let mut server = Server::start(name, &[]);
         for _ in 0..3 {
@@ -301,16 +302,17 @@ fn walk(log: &[u8], align: usize, landing: &[u8], is_summed: bool) -> BTreeMap<u
             sum.update(&record[..if kind == 3 { 24 } else { 32 }]);
             if kind == 2 && word(record, 8) == 0 {
                 let value = match record[6] {
-                    0 => &record[32..],
-                    _ => {
-                        let start = 4096 + word(record, 32) * (256 << 10) + word(record, 36);
-                        &landing[start..start + word(record, 40)]
-                    }
+                    0 => record[32..].to_vec(),
+                    _ => record[32..].chunks_exact(12).fold(Vec::new(), |mut value, extent| {
+                        let start = 4096 + word(extent, 0) * (256 << 10) + word(extent, 4);
+                        value.extend_from_slice(&landing[start..start + word(extent, 8)]);
+                        value
+                    }),
                 };
                 assert_eq!(value.len(), word(record, 12));
-                let sum = if is_summed { Checksum::of(value) } else { 0 };
+                let sum = if is_summed { Checksum::of(&value) } else { 0 };
                 assert_eq!(long(record, 24), sum, "record {}", long(record, 16));
-                found.insert(long(record, 16), value.to_vec());
+                found.insert(long(record, 16), value);
             }
             next += record.len().next_multiple_of(8);
         }

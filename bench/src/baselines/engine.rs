@@ -93,8 +93,8 @@ pub(super) struct Connection<S> {
     pub(super) replies: Vec<u8>,
     pub(super) state: S,
     /// The beginning of a request, and how many bytes of it are known to be missing.
-    rest: Vec<u8>,
-    missing: usize,
+    pub(super) rest: Vec<u8>,
+    pub(super) missing: usize,
     /// It takes no more replies: nothing is received until it does.
     is_full: bool,
 }
@@ -265,11 +265,17 @@ impl<V: Variant> Engine<V> {
         let (seq, checksum) = (log.next(), Checksum::of(value));
         let record = Record::Append { log: log.number, seq, checksum, value };
         let at = self.variant.append(&record, &mut self.stages)?;
-        let len = u32::try_from(value.len()).expect("a value is short");
-        log.records.push_back(Place { at, checksum, len });
-        self.stages.charge(Stage::Copy);
-        http::created(replies, path, seq, checksum);
+        self.note(path, Place::new(at, checksum, value.len()), replies);
         Ok(())
+    }
+
+    /// Notes a value that the variant has written down, and answers.
+    pub(super) fn note(&mut self, path: &str, place: Place, replies: &mut Vec<u8>) {
+        let log = self.logs.find(path).expect("it was opened before");
+        let seq = log.next();
+        log.records.push_back(place);
+        self.stages.charge(Stage::Copy);
+        http::created(replies, path, seq, place.checksum);
     }
 
     /// Makes the log at `path`, if there is none.
@@ -314,11 +320,6 @@ impl<V: Variant> Engine<V> {
 }
 
 impl<S> Connection<S> {
-    /// Returns true if the beginning of a request is there.
-    pub(super) fn has_rest(&self) -> bool {
-        !self.rest.is_empty()
-    }
-
     /// Sends what the kernel takes of the replies; returns false if the connection is over.
     pub(super) fn send(&mut self) -> bool {
         if self.replies.is_empty() {
@@ -375,6 +376,6 @@ fn number(fd: BorrowedFd<'_>) -> usize {
 
 const EVENTS: usize = 256;
 /// What one read takes: as much as one of Impasto's landing buffers.
-pub(super) const RECEIVE_BYTES: usize = 256 << 10;
+const RECEIVE_BYTES: usize = 256 << 10;
 /// The longest head.
 const HEAD_MAX: usize = 16 << 10;

