@@ -46,7 +46,7 @@ pub(super) trait Variant: Sized {
     /// Makes durable what was appended since the last time.
     fn persist(&mut self, stages: &mut Stages) -> Result<(), Failure>;
 
-    /// Copies the value of record `seq` of `log` to `out`; returns false if it has that no more.
+    /// Copies the value at `place` to `out`; returns false if something newer is there.
     fn read(&mut self, place: Place, out: &mut Vec<u8>) -> Result<bool, Failure>;
 
     /// Receives once from a connection, and does what has come.
@@ -128,8 +128,11 @@ impl<V: Variant> Engine<V> {
                     continue;
                 }
                 let Some(connection) = &mut connections[at] else { continue };
-                if { event.flags } == EventFlags::ERR {
+                let flags = event.flags;
+                if flags.contains(EventFlags::ERR) {
                     self.variant.look_at_errors(connection);
+                }
+                if flags == EventFlags::ERR {
                     continue;
                 }
                 if connection.is_full || V::take(&mut self, connection)? == Taken::GoesOn {
