@@ -19,18 +19,20 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::{
     baselines::Medium,
     bed::{self, Bed},
     cli::{self, Failure, tell},
     machine::Machine,
+    process::Server,
     raw::{RawFile, Sync},
     rounds::{Cell, Measurer, Rounds, Visit},
 };
 use journal::Journal;
 use results::Group;
-use variants::{Missing, Variant};
+use variants::{Contender, Missing, Variant};
 use workloads::{Extent, NAMES, Workload};
 
 /// Options of `impasto-bench compare`.
@@ -117,7 +119,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     pictures::draw(&out, &machine, &groups)?;
     tell(&format!("all numbers: {}; pictures beside it", path.display()));
     let agrees = before.map_or(Ok(true), |before| agree::tell_agreement(&before, &json))?;
-    let is_good = agrees && failed == 0;
+    let is_good = agrees && failed == 0 && groups.iter().all(Group::is_whole);
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -259,27 +261,26 @@ fn measure(
     if kept.len() >= args.rounds {
         return Ok(Group::of(workload, floor, &Rounds::of_before(kept)));
     }
-    let mut servers = Vec::new();
-    for contender in &workload.contenders {
-        let (server, dir) = contender.start(&args.bed)?;
-        server.resume()?;
-        for point in &workload.points {
-            point.prepare(&server).map_err(|failure| format!("{contender}: {failure}"))?;
-        }
-        server.pause()?;
-        servers.push((server, dir));
+    let servers: Vec<_> =
+        workload.contenders.iter().map(|contender| up(args, workload, contender)).collect();
+    for failure in servers.iter().filter_map(|server| server.as_ref().err()) {
+        tell(&format!("failed   {failure}"));
     }
     let raw_dir = args.bed.disk()?;
     let file = RawFile::create(&raw_dir.path().join("raw"), RAW_BYTES)?;
     let wait_max = args.wait / 100.0;
     let mut cells = Vec::new();
     for point in &workload.points {
-        for ((server, _), contender) in servers.iter().zip(&workload.contenders) {
+        for (server, contender) in servers.iter().zip(&workload.contenders) {
             // Two workers are on the client's core, too: they have to wait, and CPU time knows.
             let wait_max = if contender.workers > 1 { f64::INFINITY } else { wait_max };
-            let plan = Box::new(point.plan(&args.bed, server));
-            let name = format!("{contender}, {point}");
-            cells.push(Cell { name, visit: Visit::Load { server, plan }, wait_max });
+            let visit = match server {
+                Ok((server, _)) => {
+                    Visit::Load { server, plan: Box::new(point.plan(&args.bed, server)) }
+                }
+                Err(failure) => Visit::Nothing(failure.to_string()),
+            };
+            cells.push(Cell { name: format!("{contender}, {point}"), visit, wait_max });
         }
     }
     for (name, by) in floor.iter().zip([Sync::Direct, Sync::Fdatasync]) {
@@ -292,7 +293,22 @@ fn measure(
     Ok(Group::of(workload, floor, &rounds))
 }
 
-fn is_on_disk(contender: &variants::Contender) -> bool {
+/// Starts a contender, has it store what is read, and stops it until it is measured.
+fn up(
+    args: &Args,
+    workload: &Workload,
+    contender: &Contender,
+) -> Result<(Server, TempDir), Failure> {
+    let up = contender.start(&args.bed)?;
+    up.0.resume()?;
+    for point in &workload.points {
+        point.prepare(&up.0).map_err(|failure| format!("{contender}: {failure}"))?;
+    }
+    up.0.pause()?;
+    Ok(up)
+}
+
+fn is_on_disk(contender: &Contender) -> bool {
     contender.variant.medium == Medium::Disk
 }
 

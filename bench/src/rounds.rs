@@ -61,6 +61,8 @@ pub(crate) enum Visit<'a> {
         file: &'a RawFile,
         core: usize,
     },
+    /// There is nothing to visit, and why.
+    Nothing(String),
 }
 
 /// What a window has found; NaN is what it cannot find.
@@ -292,6 +294,7 @@ fn visit(visit: &Visit<'_>) -> Result<(Sample, Errors), Failure> {
             };
             Ok((sample, Errors::default()))
         }
+        Visit::Nothing(why) => Err(why.clone().into()),
         Visit::Sequential { file, core } => {
             // Its threads are short-lived; their waiting is not seen.
             let (bytes_rate, _) = on_core(*core, || file.sequential())?;

@@ -90,6 +90,11 @@ impl Group {
         Self { name, about, cells, floor: floor.collect() }
     }
 
+    /// Returns true if there is no cell without a window.
+    pub(super) fn is_whole(&self) -> bool {
+        self.cells.iter().all(|cell| cell.rounds > 0)
+    }
+
     /// Returns how many windows were dropped, and how many failed.
     pub(super) fn lost_windows(&self) -> (u64, u64) {
         let add = |(waited, failed), cell: &Measured| {
