@@ -61,7 +61,7 @@ pub(crate) struct Baseline {
 }
 
 /// Where a baseline keeps records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Medium {
     /// Nowhere: they are lost with the process.
     None,

@@ -10,7 +10,7 @@ use std::{
 use bytesize::ByteSize;
 use clap::{Parser, Subcommand};
 
-use crate::{baselines, check, compare, figures, load, micro, part, peers, process};
+use crate::{baselines, breakdown, check, compare, figures, load, micro, part, peers, process};
 
 #[derive(Debug, Parser)]
 #[command(name = "impasto-bench", version, about, after_help = EXIT_CODES)]
@@ -27,6 +27,8 @@ enum Command {
     Compare(compare::Args),
     /// Compare this load generator with wrk, redis-benchmark and memtier_benchmark
     Check(check::Args),
+    /// Say where the time of a request goes, per medium and variant, as a table and a picture
+    Breakdown(breakdown::Args),
     /// Measure Impasto against the figures that it has to reach
     Figures(figures::Args),
     /// Measure Impasto beside other servers that are installed here
@@ -65,6 +67,7 @@ pub fn run() -> ExitCode {
         Command::Load(args) => load::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Breakdown(args) => breakdown::run(&args),
         Command::Figures(args) => figures::run(&args),
         Command::Peers(args) => peers::run(&args),
         Command::Keep(args) => process::keep(&args),

@@ -14,6 +14,7 @@
 
 mod baselines;
 mod bed;
+mod breakdown;
 mod check;
 pub mod cli;
 pub mod client;

@@ -52,6 +52,8 @@ pub(crate) struct Charged(pub(crate) Option<Delayed<CpuLines>>);
 impl Lines for Charged {
     fn flush(&mut self, frames: &Frames, span: Span) {
         if let Some(lines) = &mut self.0 {
+            // What came before has made the record.
+            stages::charge(Stage::Copy);
             lines.flush(frames, span);
             stages::charge(Stage::Flush);
         }

@@ -92,6 +92,11 @@ impl Outcome {
         self.latency_ns.value_at_quantile(part) as f64 / 1000.0
     }
 
+    /// Returns the mean latency in microseconds.
+    pub fn mean_us(&self) -> f64 {
+        self.latency_ns.mean() / 1e3
+    }
+
     /// Returns points of the curve of latencies: how many percent of the requests took at most how
     /// many microseconds; denser towards 100.
     pub fn percentiles(&self) -> Vec<(f64, f64)> {
@@ -166,7 +171,7 @@ impl Outcome {
                 "p99": self.quantile_us(0.99),
                 "p99.9": self.quantile_us(0.999),
                 "max": self.quantile_us(1.0),
-                "mean": self.latency_ns.mean() / 1e3,
+                "mean": self.mean_us(),
                 "std": self.latency_ns.stdev() / 1e3,
                 "percentiles": self.percentiles(),
             },

@@ -5,7 +5,7 @@
 //! code, so nothing else differs. `discard` does nothing with what it receives: no server can
 //! receive faster over the same connections.
 
-mod seams;
+mod staged;
 
 use std::{
     convert::Infallible,
@@ -36,7 +36,7 @@ use crate::{
     lines::{Charged, Delayed},
     stages::{self, Account},
 };
-use seams::{SeamIo, SeamMedium, SeamPort};
+use staged::Staged;
 
 /// Options of the hidden `impasto-bench serve`.
 #[derive(Debug, clap::Args)]
@@ -101,11 +101,19 @@ impl Io for Epoll {
     }
 }
 
+impl<I: Io> Io for Staged<I> {
+    fn open() -> Result<Self, Failure> {
+        Ok(Self::new(I::open()?))
+    }
+}
+
 /// Serves until it is killed.
 pub(crate) fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
-    let never = match args.io {
-        IoArg::Uring => serve_by::<Uring>(args)?,
-        IoArg::Epoll => serve_by::<Epoll>(args)?,
+    let never = match (args.io, args.stages) {
+        (IoArg::Uring, false) => serve_by::<Uring>(args)?,
+        (IoArg::Epoll, false) => serve_by::<Epoll>(args)?,
+        (IoArg::Uring, true) => serve_by::<Staged<Uring>>(args)?,
+        (IoArg::Epoll, true) => serve_by::<Staged<Epoll>>(args)?,
     };
     match never {}
 }
@@ -144,31 +152,29 @@ struct Serve<'a> {
     account: Option<Arc<Account>>,
 }
 
-/// A worker, seen from its seams.
-type Seen<I, M> = Worker<SeamIo<I>, SeamPort<SocketPort<I>>, SeamMedium<M>>;
+/// A worker with sockets.
+type Own<I, M> = Worker<I, SocketPort<I>, M>;
 
 impl Serve<'_> {
     fn run<I: Io, M: Medium<I> + Send>(
         self,
-        medium: M,
+        mut medium: M,
         mut frames: Frames,
     ) -> Result<Infallible, Failure> {
         let Self { args, region, listener, account } = self;
         let superblock = *region.superblock();
         let (geometry, workers) = (superblock.geometry, args.workers);
-        let mut medium = SeamMedium(medium);
-        let mut io = SeamIo { io: I::open()?, charges: args.stages, commits: 0 };
+        let mut io = I::open()?;
         let (store, _) = server::start(&mut io, &mut medium, &mut frames, superblock)?;
         let options = config::Options::default();
         let address = listener.local_addr()?;
         let shared = Shared::new(SharedParts { medium, frames, workers, store, geometry, options });
         let gate = Arc::new(Gate::new(Limits::default().flows_max));
-        let worker = |mut io: SeamIo<I>, listeners: Vec<Listener>| -> Result<Seen<I, M>, Failure> {
+        let worker = |mut io: I, listeners: Vec<Listener>| -> Result<Own<I, M>, Failure> {
             let port = shared.with_frames(|frames| {
-                SocketPort::with_gate(&mut io.io, frames, listeners, Limits::default(), &gate)
-            });
+                SocketPort::with_gate(&mut io, frames, listeners, Limits::default(), &gate)
+            })?;
             let (clock, shared) = (Box::new(Instant::now), shared.clone());
-            let port = SeamPort(port?);
             Ok(Worker::new(Parts { io, port, shared, clock, busy_poll: args.busy_poll })?)
         };
         let first = worker(io, vec![listener.into()])?;
@@ -178,11 +184,8 @@ impl Serve<'_> {
                 let (joined, account, worker) = (joined.clone(), account.clone(), &worker);
                 scope.spawn(move || {
                     stages::charge_to(account);
-                    let open = || {
-                        let io = SeamIo { io: I::open()?, charges: args.stages, commits: 0 };
-                        worker(io, Vec::new())
-                    };
-                    let worker = open().unwrap_or_else(|failure| end(&failure));
+                    let worker = I::open().and_then(|io| worker(io, Vec::new()));
+                    let worker = worker.unwrap_or_else(|failure| end(&failure));
                     // Who is not waited for any more has ended the process.
                     let _heard = joined.send(());
                     turn_for_ever(worker)
@@ -197,7 +200,7 @@ impl Serve<'_> {
     }
 }
 
-fn turn_for_ever<I: Io, M: Medium<I>>(mut worker: Seen<I, M>) -> ! {
+fn turn_for_ever<I: Io, M: Medium<I>>(mut worker: Own<I, M>) -> ! {
     loop {
         if let Err(error) = worker.turn(None) {
             end(&error.into());

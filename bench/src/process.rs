@@ -19,6 +19,7 @@ use std::{
     os::unix::process::{CommandExt, parent_id},
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -26,7 +27,7 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 
 pub(crate) use keep::{KeepArgs, keep};
 
-use crate::{cli::Failure, client};
+use crate::{cli::Failure, client, stages};
 use log::Log;
 
 /// What is to be started, and how.
@@ -165,6 +166,27 @@ impl Server {
         self.address
     }
 
+    /// Returns what it has charged its time to until now, if it says that.
+    pub(crate) fn account(&self) -> io::Result<Option<stages::Charged>> {
+        let stages = self.log.said().stages;
+        stages.map(stages::ask).transpose()
+    }
+
+    /// Returns the same when nothing but waiting is charged any more: what it was doing when it
+    /// was stopped took as long as it was stopped.
+    pub(crate) fn settled_account(&self) -> io::Result<Option<stages::Charged>> {
+        let mut last = self.account()?;
+        for _ in 0..SETTLE_MS_MAX {
+            let Some(before) = last else { break };
+            thread::sleep(Duration::from_millis(1));
+            last = self.account()?;
+            if last.is_some_and(|now| now.is_idle_since(&before)) {
+                break;
+            }
+        }
+        Ok(last)
+    }
+
     /// Returns the number of its process; what it has forked has others.
     pub(crate) fn pid(&self) -> u32 {
         self.pid
@@ -206,6 +228,9 @@ impl Drop for Server {
         let _gone = self.keeper.wait();
     }
 }
+
+/// The longest that a server may be busy without a request.
+const SETTLE_MS_MAX: usize = 1000;
 
 /// Returns the path of `impasto`, built beside this program.
 pub(crate) fn impasto() -> Result<PathBuf, Failure> {

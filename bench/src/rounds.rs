@@ -29,6 +29,7 @@ use crate::{
     outcome::{Errors, Outcome},
     process::Server,
     raw::{RawFile, Sync},
+    stages::Stage,
     statistics::{Random, Spread},
     usage::Usage,
 };
@@ -48,6 +49,13 @@ pub(crate) enum Visit<'a> {
     Load {
         server: &'a Server,
         plan: Box<Plan>,
+    },
+    /// As a load, of a server that says its stages: of these requests and no others.
+    Stages {
+        server: &'a Server,
+        plan: Box<Plan>,
+        /// What is sent afterwards, unmeasured.
+        after: Box<Plan>,
     },
     /// Overwrites of a block, on a core.
     Overwrite {
@@ -81,6 +89,9 @@ pub(crate) struct Sample {
     pub(crate) client_busy: f64,
     /// What part of the window client or server, whichever is more, waited for a CPU.
     pub(crate) wait: f64,
+    pub(crate) mean_us: f64,
+    /// What the server has charged a request to, if it says that: by [`Stage`].
+    pub(crate) stages_us: [f64; Stage::ALL.len()],
 }
 
 /// All windows.
@@ -270,13 +281,17 @@ fn visit(visit: &Visit<'_>) -> Result<(Sample, Errors), Failure> {
             server.resume()?;
             let outcome = client::run(plan);
             let paused = server.pause();
-            let mut outcome = outcome?;
+            let outcome = checked(outcome?);
             paused?;
-            if outcome.requests == 0 && outcome.errors.total() == 0 {
-                outcome.errors.late += 1;
-                outcome.errors.note(&"no reply within a window");
-            }
             Ok((Sample::of_load(&outcome), outcome.errors))
+        }
+        Visit::Stages { server, plan, after } => {
+            server.resume()?;
+            let visited = stages(server, plan, after);
+            let paused = server.pause();
+            let visited = visited?;
+            paused?;
+            Ok(visited)
         }
         Visit::Overwrite { file, by, core, time } => {
             let (found, usage) = on_core(*core, || file.overwrite(*by, *time))?;
@@ -303,8 +318,30 @@ fn visit(visit: &Visit<'_>) -> Result<(Sample, Errors), Failure> {
     }
 }
 
+/// Returns `outcome`, in which no reply at all is an error.
+fn checked(mut outcome: Outcome) -> Outcome {
+    if outcome.requests == 0 && outcome.errors.total() == 0 {
+        outcome.errors.late += 1;
+        outcome.errors.note(&"no reply within a window");
+    }
+    outcome
+}
+
+fn stages(server: &Server, plan: &Plan, after: &Plan) -> Result<(Sample, Errors), Failure> {
+    let account = server.settled_account()?;
+    let outcome = checked(client::run(plan)?);
+    let charged = server.account()?;
+    let mut errors = outcome.errors.clone();
+    errors.add(&client::run(after)?.errors);
+    let mut sample = Sample::of_load(&outcome);
+    if let (Some(account), Some(charged)) = (account, charged) {
+        sample.stages_us = charged.us_since(&account);
+    }
+    Ok((sample, errors))
+}
+
 impl Sample {
-    const NOTHING: Self = Self {
+    pub(crate) const NOTHING: Self = Self {
         requests_rate: f64::NAN,
         bytes_rate: f64::NAN,
         p50_us: f64::NAN,
@@ -314,6 +351,8 @@ impl Sample {
         server_busy: f64::NAN,
         client_busy: f64::NAN,
         wait: 0.0,
+        mean_us: f64::NAN,
+        stages_us: [f64::NAN; Stage::ALL.len()],
     };
 
     fn of_load(outcome: &Outcome) -> Self {
@@ -328,6 +367,8 @@ impl Sample {
             server_busy: outcome.share(server.run),
             client_busy: outcome.share(outcome.client.run),
             wait: outcome.share(server.wait.max(outcome.client.wait)),
+            mean_us: outcome.mean_us(),
+            ..Self::NOTHING
         }
     }
 }
@@ -337,10 +378,13 @@ impl From<Sample> for Vec<f64> {
     fn from(sample: Sample) -> Self {
         let Sample { requests_rate, bytes_rate, p50_us, p99_us, .. } = sample;
         let Sample { server_us, server_busy, client_busy, wait, latency_us, .. } = sample;
+        let Sample { mean_us, stages_us, .. } = sample;
         let numbers = [requests_rate, bytes_rate, p50_us, p99_us, server_us];
         let mut row = numbers.to_vec();
         row.extend([server_busy, client_busy, wait]);
         row.extend(latency_us);
+        row.push(mean_us);
+        row.extend(stages_us);
         row
     }
 }
@@ -358,6 +402,8 @@ impl From<Vec<Option<f64>>> for Sample {
             client_busy: at(6),
             wait: at(7),
             latency_us: array::from_fn(|place| at(8 + place)),
+            mean_us: at(8 + PERCENTILES.len()),
+            stages_us: array::from_fn(|place| at(9 + PERCENTILES.len() + place)),
         }
     }
 }

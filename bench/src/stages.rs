@@ -149,14 +149,53 @@ pub(crate) fn charge(stage: Stage) {
     CURRENT.with_borrow_mut(|stages| stages.charge(stage));
 }
 
-/// As [`Stages::answered`], for this thread; `count` is asked only if it is wanted.
+/// As [`Stages::answered`], for this thread.
 #[inline]
-pub(crate) fn answered(count: impl FnOnce() -> u64) {
-    CURRENT.with_borrow_mut(|stages| {
-        if stages.0.is_some() {
-            stages.answered(count());
-        }
-    });
+pub(crate) fn answered(requests: u64) {
+    CURRENT.with_borrow_mut(|stages| stages.answered(requests));
+}
+
+/// What a server has charged its time to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Charged {
+    requests: u64,
+    ns: [u64; Stage::ALL.len()],
+}
+
+impl Charged {
+    /// Returns true if it has only waited since `before`.
+    pub(crate) fn is_idle_since(&self, before: &Self) -> bool {
+        let besides = Stage::Wait as usize + 1;
+        self.ns[besides..] == before.ns[besides..]
+    }
+
+    /// Returns the microseconds of each stage for a request since `before`; NaN without one.
+    pub(crate) fn us_since(&self, before: &Self) -> [f64; Stage::ALL.len()] {
+        let requests = self.requests.saturating_sub(before.requests) as f64;
+        Stage::ALL.map(|stage| {
+            let ns = self.ns[stage as usize].saturating_sub(before.ns[stage as usize]);
+            ns as f64 / 1000.0 / requests
+        })
+    }
+}
+
+/// Asks a server what it has charged its time to.
+pub(crate) fn ask(address: SocketAddr) -> io::Result<Charged> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(stream, "GET / HTTP/1.1\r\nHost: {address}\r\n\r\n")?;
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply)?;
+    let body = reply.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    let told: serde_json::Value = serde_json::from_str(body)?;
+    let number = |value: &serde_json::Value| {
+        value.as_u64().ok_or_else(|| io::Error::other("the server does not say its stages"))
+    };
+    let mut ns = [0; Stage::ALL.len()];
+    for stage in Stage::ALL {
+        ns[stage as usize] = number(&told["ns"][stage.name()])?;
+    }
+    Ok(Charged { requests: number(&told["requests"])?, ns })
 }
 
 /// Shows `account` to whoever asks, on a thread of its own.
@@ -208,6 +247,11 @@ mod tests {
         stages.charge(Stage::Fence);
         stages.answered(3);
         serve(Arc::clone(&account), listener);
+        let charged = ask(address).unwrap();
+        let before = Charged { requests: 1, ns: [0; Stage::ALL.len()] };
+        let us = charged.us_since(&before);
+        assert!(us[Stage::Fence as usize] > 0.0 && us[Stage::Copy as usize] == 0.0, "{us:?}");
+        assert!(charged.is_idle_since(&charged) && !charged.is_idle_since(&before));
         // One that says nothing must not keep others from asking for long.
         let _mute = TcpStream::connect(address).unwrap();
         for _ in 0..2 {

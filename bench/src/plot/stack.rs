@@ -30,7 +30,7 @@ fn header(canvas: &Canvas<'_>, stack: &Stack) -> i32 {
     for (index, name) in named.chain(whole).enumerate() {
         let width = SWATCH + 10 + canvas.width(name, TEXT);
         if x + width > WIDTH - MARGIN && x > MARGIN {
-            (x, y) = (MARGIN, y + TEXT * 3 / 2);
+            (x, y) = (MARGIN, y + TEXT * 7 / 4);
         }
         if index < stack.parts.len() {
             canvas.rectangle((x, y - SWATCH / 2), (x + SWATCH, y + SWATCH / 2), color(index));
@@ -123,7 +123,7 @@ fn rounded(value: f64) -> f64 {
     if value >= 10.0 { value.round() } else { (value * 10.0).round() / 10.0 }
 }
 
-const BAR_STEP: i32 = 88;
-const BAR_HEIGHT: i32 = 54;
+const BAR_STEP: i32 = 76;
+const BAR_HEIGHT: i32 = 46;
 const PART_TEXT: i32 = 24;
 const SWATCH: i32 = 28;

@@ -27,6 +27,8 @@ struct Shared {
 pub(super) struct Said {
     /// Where it listens.
     pub(super) address: Option<SocketAddr>,
+    /// Where it says how its time is spent.
+    pub(super) stages: Option<SocketAddr>,
     /// The number of its process, which its keeper says.
     pub(super) pid: Option<u32>,
     last: VecDeque<String>,
@@ -95,8 +97,9 @@ impl Said {
             return false;
         } else {
             let address =
-                line.strip_prefix("listening").and_then(|rest| rest.split_once("http://"));
-            self.address = self.address.or_else(|| address?.1.parse().ok());
+                |name: &str| line.strip_prefix(name)?.split_once("http://")?.1.parse().ok();
+            self.address = self.address.or_else(|| address("listening"));
+            self.stages = self.stages.or_else(|| address("stages"));
             self.keep(&line);
         }
         true
