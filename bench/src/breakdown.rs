@@ -142,13 +142,13 @@ fn all() -> Vec<Variant> {
 
 /// Impasto: name, what it is, medium, options.
 const OWN: &[(&str, &str, Medium, &[&str])] = &[
-    ("no-flush", "Impasto, nothing flushed", Medium::Memory, &["--without-flush"]),
-    ("shm", "Impasto, shm", Medium::Memory, &[]),
-    ("shm-poll", "Impasto, shm, busy poll", Medium::Memory, &["--busy-poll"]),
-    ("shm-epoll", "Impasto, shm, epoll", Medium::Memory, &["--io", "epoll"]),
-    ("disk", "Impasto, disk", Medium::Disk, &[]),
-    ("disk-poll", "Impasto, disk, busy poll", Medium::Disk, &["--busy-poll"]),
-    ("disk-epoll", "Impasto, disk, epoll", Medium::Disk, &["--io", "epoll"]),
+    ("impasto-off", "Impasto, nothing flushed", Medium::Memory, &["--without-flush"]),
+    ("impasto-shm", "Impasto, shm", Medium::Memory, &[]),
+    ("impasto-shm-poll", "Impasto, shm, busy poll", Medium::Memory, &["--busy-poll"]),
+    ("impasto-shm-epoll", "Impasto, shm, epoll", Medium::Memory, &["--io", "epoll"]),
+    ("impasto-disk", "Impasto, disk", Medium::Disk, &[]),
+    ("impasto-disk-poll", "Impasto, disk, busy poll", Medium::Disk, &["--busy-poll"]),
+    ("impasto-disk-epoll", "Impasto, disk, epoll", Medium::Disk, &["--io", "epoll"]),
 ];
 
 const fn medium_name(medium: Medium) -> &'static str {
@@ -168,7 +168,9 @@ fn start(args: &Args, variant: &Variant) -> Started {
     }
     let delay = args.fence_delay.to_string();
     let mut more = vec!["--stages"];
-    if args.fence_delay > 0 && variant.medium == Medium::Memory {
+    let has_fences =
+        variant.medium == Medium::Memory && !variant.command.contains(&"--without-flush");
+    if args.fence_delay > 0 && has_fences {
         more.extend(["--fence-delay", &delay]);
     }
     let started = || {

@@ -24,13 +24,13 @@ fn breakdown(dir: &Path, more: &[&str]) -> (bool, String) {
 fn the_parts_of_a_request_are_told_and_add_up() {
     let own = env::current_exe().unwrap();
     let dir = tempfile::tempdir_in(own.parent().unwrap()).unwrap();
-    let variants = ["shm-epoll", "disk-epoll", "shm", "v1", "fdatasync"];
+    let variants = ["impasto-shm-epoll", "impasto-disk-epoll", "impasto-shm", "v1", "fdatasync"];
     let (is_done, text) = breakdown(dir.path(), &["--only", &variants.join(",")]);
     let json = fs::read(dir.path().join("breakdown.json")).unwrap_or_else(|_| panic!("{text}"));
     let json: Value = serde_json::from_slice(&json).unwrap();
     for variant in json["variants"].as_array().unwrap() {
         if let Some(why) = variant["skipped"].as_str() {
-            assert!(variant["name"] == "shm", "only io_uring may be missing: {text}");
+            assert!(variant["name"] == "impasto-shm", "only io_uring may be missing: {text}");
             eprintln!("skipped: {why}");
             continue;
         }

@@ -86,7 +86,7 @@ impl Found {
         let (sum, mean) = (self.sum(), median(self.mean));
         write!(f, "{sum:>9.2}{mean:>9.2}{:>7.2}", sum - mean)?;
         writeln!(f, "{:>9.2}{:>7.0}", median(self.p50), median(self.p99))?;
-        write!(f, "{:<15}", "  quartiles")?;
+        write!(f, "{:<21}", "  quartiles")?;
         for (name, part) in PARTS.iter().zip(self.parts) {
             let text = part.map(|Spread { low, high, .. }| format!("{low:.1}-{high:.1}"));
             write!(f, "{:>width$}", text.unwrap_or_default(), width = width(name))?;
@@ -195,7 +195,7 @@ fn spread_json(spread: Option<Spread>) -> Value {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:<12}{:>3}", "us, median", "n")?;
+        write!(f, "{:<18}{:>3}", "us, median", "n")?;
         for part in PARTS {
             write!(f, "{:>width$}", part, width = width(part))?;
         }
@@ -204,11 +204,11 @@ impl fmt::Display for Report {
             let found = match found {
                 Ok(found) => found,
                 Err(why) => {
-                    writeln!(f, "{:<12}  skipped: {why}", variant.name)?;
+                    writeln!(f, "{:<18}  skipped: {why}", variant.name)?;
                     continue;
                 }
             };
-            write!(f, "{:<12}{:>3}", variant.name, found.rounds)?;
+            write!(f, "{:<18}{:>3}", variant.name, found.rounds)?;
             if found.rounds > 0 {
                 found.write(f)?;
             }
