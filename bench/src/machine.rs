@@ -39,8 +39,10 @@ impl Machine {
     /// Returns it in a line.
     pub(crate) fn short(&self) -> String {
         let Self { cpu, cores, kernel, commit, command, .. } = self;
-        let command = command.rsplit('/').next().unwrap_or(command);
-        format!("{cpu}, {cores} cores, Linux {kernel}, commit {commit}: {command}")
+        // Of the program only its name, of its arguments all.
+        let (program, args) = command.split_once(' ').unwrap_or((command, ""));
+        let program = program.rsplit('/').next().unwrap_or(program);
+        format!("{cpu}, {cores} cores, Linux {kernel}, commit {commit}: {program} {args}")
     }
 
     /// Returns it for machines; what was measured is added to it.
