@@ -281,3 +281,17 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 const LAST_WORDS_TIME: Duration = Duration::from_millis(200);
 /// Between two looks at whether a server answers.
 const POLL_TIME: Duration = Duration::from_millis(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server that is not started by this program's own keeper has nobody who says its number:
+    /// the message must come, and not wait for a lock that is held.
+    #[test]
+    fn a_keeper_that_does_not_keep_is_a_message() {
+        // The program of a unit test is none that keeps: it ends at once.
+        let failed = Server::start(Path::new("/bin/true"), &[], &[0]).unwrap_err();
+        assert!(failed.to_string().contains("/bin/true did not come up: "), "{failed}");
+    }
+}
