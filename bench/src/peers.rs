@@ -52,6 +52,9 @@ pub(crate) struct Peer {
     as_root: bool,
     /// Whether it has to be asked to end: it would leave something if it were killed.
     asked: bool,
+    /// Whether it is of many threads or processes: on the one core they wait for each other, which
+    /// says nothing of the machine, so that no window can be left out because of waiting.
+    crowded: bool,
     /// How many ports it takes; clients use the first.
     ports: usize,
     command: fn(&Place) -> Vec<String>,

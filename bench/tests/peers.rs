@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     env, fs,
-    io::{self, BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -42,6 +42,9 @@ fn a_peer_that_the_others_start() {
     if behaviour == "deaf" {
         thread::sleep(FOR_EVER);
     }
+    if behaviour == "answers-http" {
+        return serve_http();
+    }
     let listener = TcpListener::bind(("127.0.0.1", after("--port").parse().unwrap())).unwrap();
     let writes_left = AtomicU64::new(if behaviour == "dies" { 100 } else { u64::MAX });
     thread::scope(|scope| {
@@ -51,6 +54,36 @@ fn a_peer_that_the_others_start() {
             scope.spawn(move || answer(&stream.unwrap(), settings, writes_left, stalls));
         }
     });
+}
+
+/// Answers as Impasto does, to POST and DELETE.
+fn serve_http() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    io::stdout().write_all(format!("\nlistening  http://{address}\n").as_bytes()).unwrap();
+    for stream in listener.incoming() {
+        thread::spawn(move || {
+            let stream = stream.unwrap();
+            let (mut reader, mut writer) = (BufReader::new(&stream), &stream);
+            let (mut line, mut is_post, mut body_bytes) = (String::new(), false, 0);
+            while reader.read_line(&mut line).is_ok_and(|read| read > 0) {
+                is_post |= line.starts_with("POST ");
+                if let Some(length) = line.to_lowercase().strip_prefix("content-length: ") {
+                    body_bytes = length.trim().parse().unwrap();
+                }
+                if line == "\r\n" {
+                    reader.read_exact(&mut vec![0; body_bytes]).unwrap();
+                    let status = if is_post { "201 Created" } else { "200 OK" };
+                    let reply = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+                    if writer.write_all(reply.as_bytes()).is_err() {
+                        return;
+                    }
+                    (is_post, body_bytes) = (false, 0);
+                }
+                line.clear();
+            }
+        });
+    }
 }
 
 /// Answers as Redis does, up to a point.
@@ -133,32 +166,48 @@ impl Scene {
             memory: dir(),
             marker: format!("864000{count}.{}", std::process::id()),
         };
-        for (program, behaviour) in peers {
-            let text = format!(
-                "#!/bin/sh\n\
-                 if [ \"$1\" = --version ]; then echo 'server v=9.8.7'; exit; fi\n\
-                 if [ {behaviour} = refuses ]; then echo 'no such setting' >&2; exit 4; fi\n\
-                 PATH={} PRETEND={behaviour} PRETEND_MARKER={} PRETEND_ARGS=\"$*\" exec {} \
-                 --exact a_peer_that_the_others_start --nocapture\n",
-                env::var("PATH").unwrap(),
-                scene.marker,
-                env::current_exe().unwrap().display(),
-            );
-            let path = scene.bin.path().join(program);
-            fs::write(&path, text).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        }
+        peers.iter().for_each(|(program, behaviour)| scene.script(program, behaviour));
         scene
+    }
+
+    /// Makes a program that starts this one.
+    fn script(&self, program: &str, behaviour: &str) {
+        let text = format!(
+            "#!/bin/sh\n\
+             if [ \"$1\" = --version ]; then echo 'server v=9.8.7'; exit; fi\n\
+             if [ {behaviour} = refuses ]; then echo 'no such setting' >&2; exit 4; fi\n\
+             PATH={} PRETEND={behaviour} PRETEND_MARKER={} PRETEND_ARGS=\"$*\" exec {} \
+             --exact a_peer_that_the_others_start --nocapture\n",
+            env::var("PATH").unwrap(),
+            self.marker,
+            env::current_exe().unwrap().display(),
+        );
+        let path = self.bin.path().join(program);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_impasto-bench"));
-        command.arg("peers").args(args).env("PATH", self.bin.path());
+        self.arguments(&mut command);
+        command.args(args);
+        command
+    }
+
+    /// Copies the program to where something stands that it takes for Impasto.
+    fn beside_an_impasto(&self) -> PathBuf {
+        let bench = self.bin.path().join("impasto-bench");
+        fs::copy(env!("CARGO_BIN_EXE_impasto-bench"), &bench).unwrap();
+        self.script("impasto", "answers-http");
+        bench
+    }
+
+    fn arguments(&self, command: &mut Command) {
+        command.arg("peers").env("PATH", self.bin.path());
         command.arg("--disk-dir").arg(self.disk.path());
         command.arg("--memory-dir").arg(self.memory.path());
         command.args(["--server-core", "0", "--client-core", "0"]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
     }
 
     fn run(&self, args: &[&str]) -> Said {
@@ -294,6 +343,32 @@ fn a_peer_that_does_as_it_says_is_well() {
     let skipped = ["skipped: valkey"];
     scene.run(&["--check", "--only", "redis,valkey"]).assert(0, &skipped);
     scene.run(&["--check", "--only", "redis,valkey", "--deny-skips"]).assert(1, &skipped);
+}
+
+/// Rounds go on without a peer that has ended, and the result says which one and why.
+#[test]
+fn rounds_go_on_without_a_peer_that_ends() {
+    let scene = Scene::new(&[("redis-server", "dies"), ("valkey-server", "good")]);
+    let bench = scene.beside_an_impasto();
+    let json = scene.bin.path().join("peers.json");
+    let mut command = Command::new(&bench);
+    scene.arguments(&mut command);
+    command.args(["--only", "redis,valkey", "--connections", "2", "--rounds", "3"]);
+    command.args(["--window", "0.05", "--warm-up", "0", "--wait", "1000000"]);
+    command.arg("--json").arg(&json);
+    let said = Said::of(command.output().unwrap());
+    scene.assert_nothing_is_left();
+    said.assert(1, &["redis: ended while it was measured", "my disk has gone", "impasto disk"]);
+    let text = fs::read_to_string(&json).unwrap();
+    let result: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let rows = result["tables"][0]["rows"].as_array().unwrap();
+    let rounds = |name: &str| {
+        let row = rows.iter().find(|row| row["server"] == name).unwrap();
+        (row["rounds"].clone(), row["impasto_by_this"]["requests/s"]["rounds"].clone())
+    };
+    assert_eq!(rounds("valkey 9.8.7"), (3.into(), 3.into()), "{text}");
+    assert_eq!(rounds("redis 9.8.7").0, 0, "{text}");
+    assert!(!result["commit"].is_null() && !result["kernel"].is_null());
 }
 
 fn a_signal_leaves_nothing(signal: &str) {

@@ -13,6 +13,7 @@ pub(super) const PEER: Peer = Peer {
     keeps: &[Keeps::Durable],
     as_root: true,
     asked: false,
+    crowded: false,
     ports: 1,
     command,
     answers,

@@ -259,14 +259,14 @@ impl<'a> Run<'a> {
         let wait_max = self.args.wait / 100.0;
         let mut cells = Vec::new();
         for (connections, pipeline) in self.loads() {
-            let cell = |name: &str, server, plan: Plan| Cell {
-                name: name.to_owned(),
-                visit: Visit::Load { server, plan: plan.into() },
-                wait_max,
-            };
-            cells.push(cell(ours, impasto, self.plan_of_impasto(impasto, connections, pipeline)));
+            let plan = self.plan_of_impasto(impasto, connections, pipeline).into();
+            let visit = Visit::Load { server: impasto, plan };
+            cells.push(Cell { name: ours.to_owned(), visit, wait_max });
             cells.extend(running.iter().map(|peer| {
-                cell(peer.peer.name, &peer.server, self.plan_of(peer, connections, pipeline))
+                let plan = self.plan_of(peer, connections, pipeline).into();
+                let wait_max = if peer.peer.crowded { f64::INFINITY } else { wait_max };
+                let visit = Visit::Load { server: &peer.server, plan };
+                Cell { name: peer.peer.name.into(), visit, wait_max }
             }));
         }
         let raw_cell = raw.map(|file| {
@@ -293,9 +293,10 @@ impl<'a> Run<'a> {
         let mut rows = Vec::new();
         for (index, (connections, pipeline)) in self.loads().enumerate() {
             let first = index * servers.len();
-            let load = match pipeline {
-                1 => format!("{connections} connections"),
-                depth => format!("{connections} conns x {depth}"),
+            let load = match (connections, pipeline) {
+                (1, 1) => "1 connection".to_owned(),
+                (count, 1) => format!("{count} connections"),
+                (count, depth) => format!("{count} conn., depth {depth}"),
             };
             for (offset, (name, _)) in servers.iter().enumerate() {
                 let cell = first + offset;

@@ -12,6 +12,7 @@ pub(super) const PEER: Peer = Peer {
     keeps: &[Keeps::Durable],
     as_root: true,
     asked: false,
+    crowded: true,
     ports: 2,
     command,
     answers,

@@ -14,6 +14,7 @@ pub(super) const PEER: Peer = Peer {
     keeps: &[Keeps::Nothing],
     as_root: true,
     asked: false,
+    crowded: false,
     ports: 1,
     command,
     answers,

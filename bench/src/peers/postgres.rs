@@ -13,6 +13,7 @@ pub(super) const PEER: Peer = Peer {
     as_root: false,
     // A segment of System V's shared memory, which outlives a process.
     asked: true,
+    crowded: true,
     ports: 1,
     command,
     answers,

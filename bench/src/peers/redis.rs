@@ -12,6 +12,7 @@ pub(super) const PEER: Peer = Peer {
     keeps: &[Keeps::Durable, Keeps::Nothing],
     as_root: true,
     asked: false,
+    crowded: false,
     ports: 1,
     command,
     answers,
