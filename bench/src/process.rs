@@ -6,7 +6,8 @@
 //!
 //! [`keep`] stays beside the server and ends it, and all that it has forked, when this program ends
 //! or says so; [`launch`] has the kernel end it with its keeper. So none survives, however this
-//! process ends, and neither do the directories that were given away with it.
+//! process ends, and neither do the directories that were given away with it. If it is the keeper
+//! that somebody kills, what was forked comes down to this program, which ends it.
 
 mod keep;
 mod log;
@@ -16,14 +17,15 @@ use std::{
     env, io,
     io::Write,
     net::SocketAddr,
-    os::unix::process::{CommandExt, parent_id},
+    os::unix::process::{CommandExt, ExitStatusExt, parent_id},
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio},
+    sync::Mutex,
     thread,
     time::{Duration, Instant},
 };
 
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::process::{Signal, getpid, set_child_subreaper, set_parent_process_death_signal};
 
 pub(crate) use keep::{KeepArgs, keep};
 
@@ -67,6 +69,8 @@ pub(crate) struct Server {
     log: Log,
     address: SocketAddr,
     pid: u32,
+    /// Those that were stopped last.
+    stopped: Mutex<Vec<u32>>,
 }
 
 impl Server {
@@ -117,6 +121,7 @@ impl Server {
 
     fn spawn(setup: &Setup<'_>) -> Result<Self, Failure> {
         let Setup { program, args, cores, dirs, user, asked, .. } = setup;
+        set_child_subreaper(Some(getpid()))?;
         let cannot = |error| format!("cannot start {}: {error}", program.display());
         let cores: Vec<String> = cores.iter().map(usize::to_string).collect();
         let mut command = Command::new(env::current_exe()?);
@@ -143,7 +148,7 @@ impl Server {
             .map_err(cannot)?;
         let log = Log::of(&mut keeper);
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut server = Self { keeper, log, address, pid: 0 };
+        let mut server = Self { keeper, log, address, pid: 0, stopped: Mutex::default() };
         server.log.wait(Instant::now() + setup.patience, |said| said.pid.is_some());
         let pid = server.log.said().pid;
         server.pid = pid.ok_or_else(|| server.failed(setup))?;
@@ -210,7 +215,8 @@ impl Server {
 
     /// Stops it, and what it has forked: they use nothing until [`resume`](Self::resume).
     pub(crate) fn pause(&self) -> io::Result<()> {
-        tree::stop(self.keeper.id())
+        *self.stopped.lock().expect("nobody panics with it") = tree::stop(self.keeper.id())?;
+        Ok(())
     }
 
     /// Lets it run.
@@ -225,7 +231,14 @@ impl Drop for Server {
         if let Some(mut stdin) = self.keeper.stdin.take() {
             let _gone = stdin.write_all(keep::GOODBYE);
         }
-        let _gone = self.keeper.wait();
+        let ended = self.keeper.wait();
+        if ended.is_ok_and(|status| status.signal().is_some()) {
+            // What it cannot end any more is below this process now, stopped or not.
+            let stopped = self.stopped.get_mut().expect("nobody panics with it");
+            let ours = tree::below(std::process::id());
+            stopped.retain(|pid| ours.contains(pid));
+            let _gone = tree::signal(stopped, Signal::KILL);
+        }
     }
 }
 

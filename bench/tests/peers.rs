@@ -226,6 +226,15 @@ impl Scene {
         both.iter().flat_map(|dir| fs::read_dir(dir).unwrap()).map(|e| e.unwrap().path()).collect()
     }
 
+    /// Returns the processes that were forked: three of each peer.
+    fn forked(&self) -> Vec<PathBuf> {
+        let wanted = format!("sleep\0{}\0", self.marker);
+        let is_forked = |path: &PathBuf| {
+            fs::read_to_string(path.join("cmdline")).is_ok_and(|line| line == wanted)
+        };
+        self.processes().into_iter().filter(is_forked).collect()
+    }
+
     /// Returns all processes that a peer has forked, and the peers themselves, by their marks.
     fn processes(&self) -> Vec<PathBuf> {
         let processes = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
@@ -312,12 +321,7 @@ fn a_peer_that_is_not_set_as_was_meant_is_not_measured() {
 /// Starts a check of a peer that never comes up, and waits until it has forked.
 fn start_of_a_deaf_one(scene: &Scene) -> Child {
     let child = scene.command(&["--check", "--only", "redis"]).spawn().unwrap();
-    let forked = format!("sleep\0{}\0", scene.marker);
-    let is_forked =
-        |path: &PathBuf| fs::read(path.join("cmdline")).unwrap_or_default() == forked.as_bytes();
-    wait_until("three have been forked", || {
-        scene.processes().iter().filter(|path| is_forked(path)).count() == 3
-    });
+    wait_until("three have been forked", || scene.forked().len() == 3);
     child
 }
 
@@ -392,4 +396,38 @@ fn nothing_is_left_after_sigterm() {
 #[test]
 fn nothing_is_left_after_sigkill() {
     a_signal_leaves_nothing("-KILL");
+}
+
+/// What has a session of its own, and is stopped, does not hear that its parent has ended.
+#[test]
+fn nothing_is_left_when_the_keeper_is_killed() {
+    let scene = Scene::new(&[("redis-server", "good")]);
+    let bench = scene.beside_an_impasto();
+    let mut command = Command::new(&bench);
+    scene.arguments(&mut command);
+    command.args(["--only", "redis", "--connections", "2", "--rounds", "1000000"]);
+    command.args(["--window", "0.05", "--warm-up", "0", "--wait", "1000000"]);
+    let mut bench = command.spawn().unwrap();
+    let keeper = |path: &PathBuf| {
+        let line = fs::read_to_string(path.join("cmdline")).unwrap_or_default();
+        line.contains("\0keep\0") && line.contains("redis-server")
+    };
+    let forked = || scene.forked();
+    wait_until("both are up", || scene.processes().iter().any(keeper) && forked().len() == 6);
+    // Stopped once at least: it has been visited, or waits for that.
+    wait_until("it is stopped", || forked().iter().any(|path| is_stopped(path)));
+    let keeper = scene.processes().into_iter().find(keeper).unwrap();
+    let kill = |signal: &str, pid: &str| {
+        assert!(Command::new("kill").args([signal, pid]).status().unwrap().success());
+    };
+    kill("-KILL", keeper.file_name().unwrap().to_str().unwrap());
+    kill("-TERM", &bench.id().to_string());
+    bench.wait().unwrap();
+    wait_until("no process is left", || scene.processes().is_empty());
+    assert_eq!(scene.left_in_dirs(), Vec::<PathBuf>::new());
+}
+
+fn is_stopped(process: &Path) -> bool {
+    let status = fs::read_to_string(process.join("status")).unwrap_or_default();
+    status.lines().any(|line| line.starts_with("State:") && line.contains("T (stopped)"))
 }

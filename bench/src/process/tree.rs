@@ -51,13 +51,14 @@ pub(super) fn signal(pids: &[u32], signal: Signal) -> io::Result<()> {
     Ok(())
 }
 
-/// Stops all that are below process `pid`: who is stopped forks no more, so this comes to an end.
-pub(super) fn stop(pid: u32) -> io::Result<()> {
+/// Stops all that are below process `pid`, and returns them: who is stopped forks no more, so this
+/// comes to an end.
+pub(super) fn stop(pid: u32) -> io::Result<Vec<u32>> {
     let mut stopped: Vec<u32> = Vec::new();
     loop {
         let running: Vec<u32> = below(pid).into_iter().filter(|p| !stopped.contains(p)).collect();
         if running.is_empty() {
-            return Ok(());
+            return Ok(stopped);
         }
         signal(&running, Signal::STOP)?;
         stopped.extend(running);
