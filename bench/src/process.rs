@@ -215,7 +215,11 @@ impl Server {
 
     /// Stops it, and what it has forked: they use nothing until [`resume`](Self::resume).
     pub(crate) fn pause(&self) -> io::Result<()> {
-        *self.stopped.lock().expect("nobody panics with it") = tree::stop(self.keeper.id())?;
+        let stopped = tree::stop(self.keeper.id())?;
+        // Below a keeper that was killed there is nobody.
+        if !stopped.is_empty() {
+            *self.stopped.lock().expect("nobody panics with it") = stopped;
+        }
         Ok(())
     }
 
