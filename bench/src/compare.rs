@@ -158,7 +158,7 @@ fn chosen(args: &Args) -> Result<(Vec<Workload>, Vec<Missing>), Failure> {
     };
     let extent = if args.quick { Extent::Quick } else { Extent::Full };
     let names: Vec<&str> = match (args.only.as_slice(), args.quick) {
-        ([], true) => vec!["post"],
+        ([], true) => vec!["post", "depth"],
         ([], false) => NAMES.iter().map(|(name, _)| *name).collect(),
         (only, _) => only.iter().map(String::as_str).collect(),
     };
@@ -179,8 +179,8 @@ fn chosen(args: &Args) -> Result<(Vec<Workload>, Vec<Missing>), Failure> {
 }
 
 /// What README quotes.
-const QUICK: [&str; 8] =
-    ["impasto-shm", "impasto-off", "none", "v1", "v1b", "impasto-disk", "group", "fdatasync"];
+const QUICK: [&str; 7] =
+    ["impasto-shm", "impasto-off", "none", "v1", "v1b", "impasto-disk", "group"];
 
 fn list() {
     tell("workloads");

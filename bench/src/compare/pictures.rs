@@ -18,18 +18,18 @@ use crate::{
 /// Writes the pictures that `groups` have the numbers for into `out`.
 pub(super) fn draw(out: &Path, machine: &Machine, groups: &[Group]) -> Result<(), Failure> {
     let workload = |name| groups.iter().find(|group| group.name == name);
-    for (medium, on) in [("memory", "memory"), ("disk", "an ordinary disk")] {
+    for (medium, on) in [("memory", "in memory"), ("disk", "on an ordinary disk")] {
         let set = Set { medium, subtitle: machine.short() };
         let path = |what: &str| out.join(format!("{medium}-{what}"));
         if let Some(group) = workload("post") {
-            let title = |what: &str| format!("{what}, 1 KB POST, durable on {on}");
+            let title = |what: &str| format!("{what}, 1 KB POST, {on}");
             set.throughput(group, title("Throughput")).write(&path("throughput"))?;
             set.p99(group, title("99th percentile")).write(&path("p99"))?;
             set.cpu(group, title("CPU of the server")).write(&path("cpu"))?;
             set.percentiles(group, title("Latency"), 100).write(&path("percentiles"))?;
         }
         if let Some(group) = workload("sizes") {
-            let title = format!("Throughput by size, 32 connections, durable on {on}");
+            let title = format!("Throughput by size, 32 connections, {on}");
             set.sizes(group, title).write(&path("sizes"))?;
         }
     }
@@ -44,8 +44,8 @@ struct Set {
 
 impl Set {
     fn throughput(&self, group: &Group, title: String) -> Chart {
-        let limit = group.cells.iter().filter(|cell| cell.is_client_bound());
-        let limit = limit.map(|cell| cell.point.connections).min();
+        let bound = self.cells(group).filter(|cell| cell.is_client_bound());
+        let limit = bound.map(|cell| cell.point.connections).min();
         let label = limit.map_or_else(
             || "requests/s".to_owned(),
             |limit| format!("requests/s (from {limit} connections on the client may be the limit)"),

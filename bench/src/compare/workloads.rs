@@ -87,8 +87,9 @@ pub(super) fn workload(name: &str, extent: Extent, variants: &[Variant]) -> Opti
             (points, plain(&|v| !v.name.ends_with("poll")))
         }
         "depth" => {
-            let points = [1, 16, 50].map(|depth| Point { depth, ..at(Ask::Post, 32) }).to_vec();
-            (points, plain(&|v| !v.name.ends_with("poll")))
+            let depths: &[usize] = if extent == Extent::Quick { &[16] } else { &[1, 16, 50] };
+            let points = depths.iter().map(|depth| Point { depth: *depth, ..at(Ask::Post, 32) });
+            (points.collect(), plain(&|v| !v.name.ends_with("poll")))
         }
         "workers" => {
             let ours = plain(&|v| matches!(v.name, "impasto-shm" | "impasto-disk"));
