@@ -85,15 +85,25 @@ impl CpuFlush {
         }
     }
 
-    /// Copies `bytes` to offset `at`, past the caches where the CPU can do that: as a store and a
-    /// flush of the lines that are written as a whole, without reading these first.
+    /// Copies `pieces`, each to its offset, past the caches where the CPU can do that, and waits
+    /// for all of them: as a store, a flush and a fence, without reading first the lines that are
+    /// written as a whole.
     ///
     /// # Durability
-    /// As of [`flush`](Self::flush), also of lines that are written in part.
+    /// As of [`flush`](Self::flush) and [`fence`](Self::fence), also of lines written in part.
     ///
     /// # Panics
     /// As [`Frames::store`].
-    pub fn stream(&self, frames: &mut Frames, at: u64, bytes: &[u8]) {
+    pub fn stream(&self, frames: &mut Frames, pieces: &[(u64, &[u8])]) {
+        // Whoever looked before the fence, another thread say, might see what was there before.
+        // Dropped with a panic, too.
+        let _fence = Fence(self);
+        for (at, bytes) in pieces {
+            self.stream_piece(frames, *at, bytes);
+        }
+    }
+
+    fn stream_piece(&self, frames: &mut Frames, at: u64, bytes: &[u8]) {
         let span = Span::new(at, bytes.len() as u64);
         let start = frames.address(span).as_ptr();
         let lead = start.align_offset(STREAM_BYTES).min(bytes.len());
@@ -108,6 +118,8 @@ impl CpuFlush {
             //   and whole lines of `bytes` lie inside the span.
             // - aligned: `first` is, and what is added is a multiple.
             // - nobody else reads or writes: `&mut Frames`, and nobody on loan does (asserted).
+            // - fenced before anybody can: `stream` has the frames until then; the edges below are
+            //   other bytes.
             unsafe { arch::stream(dest, line) }
         }
         let whole = lines.as_flattened().len();
@@ -134,6 +146,15 @@ impl CpuFlush {
 impl fmt::Debug for CpuFlush {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "CpuFlush({}, {} bytes)", self.name(), self.line_bytes)
+    }
+}
+
+/// Waits when it is dropped.
+struct Fence<'f>(&'f CpuFlush);
+
+impl Drop for Fence<'_> {
+    fn drop(&mut self) {
+        self.0.fence();
     }
 }
 
@@ -170,13 +191,17 @@ mod tests {
         let bytes: Vec<_> = (0..400_u32).map(|n| (n % 251).to_le_bytes()[0]).collect();
         for at in [4096, 4097, 4159, 5000, 8191] {
             for len in [0, 1, 63, 64, 65, 128, 400] {
-                frames.store(4000, &[0xee; 5000]);
-                flush.stream(&mut frames, at, &bytes[..len]);
-                flush.fence();
+                frames.store(4000, &[0xee; 8000]);
+                let two = [(at, &bytes[..len]), (at + 2048, &bytes[..len])];
+                flush.stream(&mut frames, &two);
                 let behind = at + len as u64;
-                assert_eq!(frames.bytes(Span::new(at, len as u64)), &bytes[..len], "{at} {len}");
-                assert_eq!(frames.bytes(Span::new(at - 1, 1)), [0xee]);
-                assert_eq!(frames.bytes(Span::new(behind, 1)), [0xee]);
+                for more in [0, 2048] {
+                    let (at, behind) = (at + more, behind + more);
+                    let found = frames.bytes(Span::new(at, len as u64));
+                    assert_eq!(found, &bytes[..len], "{at} {len}");
+                    assert_eq!(frames.bytes(Span::new(at - 1, 1)), [0xee]);
+                    assert_eq!(frames.bytes(Span::new(behind, 1)), [0xee]);
+                }
             }
         }
     }
@@ -187,7 +212,7 @@ mod tests {
         let geometry = Geometry::new(16 << 20).unwrap();
         let mut frames = Frames::anonymous(geometry, 0).unwrap();
         let _loan = frames.loan_span(Span::new(8192, 4096));
-        CpuFlush::detect().stream(&mut frames, 8128, &[0; 65]);
+        CpuFlush::detect().stream(&mut frames, &[(8128, &[0; 65])]);
     }
 
     #[test]

@@ -101,23 +101,24 @@ pub fn write_back(
     let figures = [COUNT, 1].map(|fences| {
         let samples = (0..=times).map(|_| {
             start = (start + COUNT * bytes) % (8 << 20);
-            let at = |n: usize| (start + n * bytes) as u64;
+            let pieces: [(u64, &[u8]); COUNT] =
+                std::array::from_fn(|n| ((start + n * bytes) as u64, &value[..]));
             if written == Written::Flushed {
-                (0..COUNT).for_each(|n| frames.store(at(n), &value));
+                pieces.iter().for_each(|(at, bytes)| frames.store(*at, bytes));
             }
             let ns = clock.time(|| {
-                for n in 0..COUNT {
-                    match written {
-                        Written::Streamed => flush.stream(&mut frames, at(n), &value),
-                        Written::CopiedAndFlushed => frames.store(at(n), &value),
-                        Written::Flushed => {}
+                for pieces in pieces.chunks(COUNT / fences) {
+                    if written == Written::Streamed {
+                        flush.stream(&mut frames, pieces);
+                        continue;
                     }
-                    if written != Written::Streamed {
-                        flush.flush(&frames, Span::new(at(n), bytes as u64));
+                    for (at, bytes) in pieces {
+                        if written == Written::CopiedAndFlushed {
+                            frames.store(*at, bytes);
+                        }
+                        flush.flush(&frames, Span::new(*at, bytes.len() as u64));
                     }
-                    if (n + 1) % (COUNT / fences) == 0 {
-                        flush.fence();
-                    }
+                    flush.fence();
                 }
             });
             ns / COUNT as f64

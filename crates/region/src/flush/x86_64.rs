@@ -80,7 +80,8 @@ pub(super) const STREAMS: bool = true;
 /// Writes a line past the caches.
 ///
 /// # Safety
-/// `line` is valid for writes of 64 bytes and aligned to as many, and nobody else is at them.
+/// `line` is valid for writes of 64 bytes and aligned to as many, and nobody is at them, this
+/// thread neither, before it has [fenced](fence).
 #[expect(clippy::cast_ptr_alignment, reason = "aligned by the caller, or read unaligned")]
 pub(super) unsafe fn stream(line: *mut u8, bytes: &[u8; 64]) {
     for at in (0..bytes.len()).step_by(size_of::<__m128i>()) {
@@ -88,8 +89,10 @@ pub(super) unsafe fn stream(line: *mut u8, bytes: &[u8; 64]) {
         // SAFETY: 16 bytes from `at` are in the array; the load takes any alignment.
         let part = unsafe { _mm_loadu_si128(from) };
         let dest = line.wrapping_add(at).cast::<__m128i>();
-        // SAFETY: `at` is below 64 and a multiple of 16: valid and aligned by the caller's
-        // obligation. Every x86-64 CPU has SSE2.
+        // SAFETY:
+        // - valid and aligned: `at` is below 64 and a multiple of 16, and the caller's obligation.
+        // - fenced before the bytes are looked at: by the caller's obligation.
+        // - known: every x86-64 CPU has SSE2.
         unsafe { _mm_stream_si128(dest, part) }
     }
 }
