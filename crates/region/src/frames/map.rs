@@ -136,7 +136,8 @@ impl Map {
     /// # Panics
     /// If `span` is not inside.
     pub(super) fn sync(&self, span: Span) -> io::Result<()> {
-        let lead = span.at % BLOCK_BYTES;
+        // Of the system, which may have larger pages than blocks.
+        let lead = span.at % rustix::param::page_size() as u64;
         let start = self.address(Span::new(span.at - lead, lead + span.len)).as_ptr();
         let len = usize::try_from(lead + span.len).expect("a mapping fits the address space");
         // SAFETY:
