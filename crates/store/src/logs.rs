@@ -233,3 +233,33 @@ impl Logs {
         self.logs.iter()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The log that was found last is looked at first: a name that is taken for its neighbour's is
+    /// a record in another's log.
+    #[test]
+    fn many_logs_are_found_by_their_names_in_any_order() {
+        let names: Vec<String> = (0..1000).map(|n| format!("log{n}")).collect();
+        let mut logs = Logs::default();
+        assert_eq!(logs.find("log0"), None);
+        for (n, name) in (0..).zip(&names) {
+            assert_eq!(logs.find(name), None, "{name} is not there yet");
+            assert_eq!(logs.create(name, Lsn(1)), n);
+            // The one that was found last is another than the one that was made last.
+            assert_eq!(logs.find("log0"), Some(0));
+            assert_eq!(logs.find(name), Some(n));
+        }
+        for step in [1, 7, 999] {
+            for n in (0..1000).map(|n| n * step % 1000) {
+                assert_eq!(logs.find(&names[n]), u32::try_from(n).ok());
+                assert_eq!(logs.find(&names[n]), u32::try_from(n).ok(), "and once more");
+                assert_eq!(logs.find("log"), None, "a part of a name is none");
+            }
+        }
+        let again = Logs::from_logs(logs.logs.into_iter().rev().collect()).unwrap();
+        assert_eq!((again.find("log0"), again.find("log999")), (Some(999), Some(0)));
+    }
+}

@@ -380,6 +380,20 @@ fn segments_for(promised: u64, rest: u64) -> u32 {
 mod tests {
     use super::*;
 
+    /// What is charged to a neighbour's segment lets that one never go, and its own go too early.
+    #[test]
+    fn every_record_is_found_in_its_own_segment() {
+        let firsts = [5, 6, 90, 300];
+        let segments = (0..).zip(firsts).map(|(n, lsn)| Segment::new(SegmentId(n), Lsn(lsn)));
+        let (start_lsn, start_offset) = (Lsn(5), LogOffset(0));
+        let writer = Writer { uuid: [0; 16], align: 64, epoch: 1, start_lsn, start_offset };
+        let mut tail = Tail::new(writer, Lsn(400), LogOffset(0), 0, segments.collect());
+        for lsn in 5..400 {
+            let expected = firsts.into_iter().rev().find(|first| *first <= lsn);
+            assert_eq!(tail.segment_of(Lsn(lsn)).first_lsn.0, expected.unwrap());
+        }
+    }
+
     /// D10: a promise that shrinks when others take their room is none. Whatever is placed within
     /// the rule, each promised commit finds its place, to the last.
     #[test]
