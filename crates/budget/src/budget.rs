@@ -39,6 +39,8 @@ pub struct Budget {
     pub probes: Vec<Probes>,
     /// Our path, for each frame and state.
     pub paths: Vec<Path>,
+    /// Paths that could not be measured.
+    pub missing: Vec<Missing>,
     /// Lines full of such frames; the path is that of cold packets.
     pub lines: Vec<Line>,
     /// For each frame, the rate at which memory ends a line; empty if that was not measured.
@@ -54,6 +56,17 @@ pub struct Probes {
     pub name: &'static str,
     /// One for each probe.
     pub rows: Vec<Row>,
+}
+
+/// A path that could not be measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Missing {
+    /// Of which frame.
+    pub frame: Frame,
+    /// Where packets would have been at first.
+    pub state: State,
+    /// Why it has no figure.
+    pub why: String,
 }
 
 /// The rate at which memory ends a line.
@@ -92,7 +105,8 @@ impl Budget {
     /// Measures all of it, on this thread; `progress` is told what comes next.
     ///
     /// # Errors
-    /// What keeps everything from being measured. What keeps a probe from it stands in its row.
+    /// What keeps everything from being measured. What keeps a probe from it stands in its row, and
+    /// what keeps a path from it in [`missing`](Self::missing).
     pub fn measure(options: &Options, mut progress: impl FnMut(&str)) -> Result<Self, BudgetError> {
         let mut machine = Machine::look(options.core)?;
         if let Some(bytes) = options.working_set_bytes {
@@ -102,16 +116,19 @@ impl Budget {
         let mut probes = Vec::new();
         for group in Group::BUDGET {
             progress(group.name());
-            let rows = group.measure(&machine, options.effort, &options.dir)?;
+            let rows = group.measure(&machine, options.effort, &options.dir);
             probes.push(Probes { name: group.name(), rows });
         }
-        let mut paths = Vec::new();
+        let (mut paths, mut missing) = (Vec::new(), Vec::new());
         for frame in options.frames() {
             for state in State::ALL {
                 progress(&format!("the path of {} B, {}", frame.wire_bytes(), state.name()));
                 let bytes = machine.working_set_bytes;
                 let options = PathOptions { frame, state, parts: false, bytes };
-                paths.push(path::measure(&machine, options)?);
+                match path::measure(&machine, options) {
+                    Ok(path) => paths.push(path),
+                    Err(error) => missing.push(Missing { frame, state, why: error.to_string() }),
+                }
             }
         }
         let bus = bus(&probes);
@@ -126,7 +143,7 @@ impl Budget {
         let memory_ends = ends.collect();
         let debug_build = cfg!(debug_assertions);
         let assumptions = ASSUMPTIONS;
-        Ok(Self { machine, debug_build, probes, paths, lines, memory_ends, assumptions })
+        Ok(Self { machine, debug_build, probes, paths, missing, lines, memory_ends, assumptions })
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::machine::THP;
+
 /// Why nothing was measured.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -25,6 +27,9 @@ pub enum BudgetError {
     /// Lines cannot be written back on this CPU.
     #[error("no instruction is known that writes a line back on this kind of CPU")]
     NoFlush,
+    /// The system gives other pages than those that are measured.
+    #[error("the system gives {0} pages whatever is asked for: {THP}")]
+    Pages(&'static str),
     /// The system refused something.
     #[error(transparent)]
     Io(#[from] io::Error),

@@ -22,7 +22,7 @@ pub mod probes;
 pub mod table;
 mod wire;
 
-pub use budget::{Budget, MemoryEnd, Options, Probes};
+pub use budget::{Budget, MemoryEnd, Missing, Options, Probes};
 pub use error::BudgetError;
 pub use machine::{Machine, Pinned};
 pub use measure::{Clock, Figure};

@@ -58,6 +58,34 @@ impl Machine {
             working_set_bytes: CACHES * cache_bytes.unwrap_or(CACHE_BYTES_ASSUMED),
         })
     }
+
+    /// Returns whether `bytes` of memory can be had: where they cannot, the system would end the
+    /// process without a word.
+    pub(crate) fn room_for(&self, bytes: u64) -> Result<(), BudgetError> {
+        let wanted = bytes.saturating_add(bytes / 4);
+        match self.available_bytes {
+            Some(available) if available < wanted => {
+                Err(BudgetError::Memory { wanted: wanted >> 20, available: available >> 20 })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What decides about huge pages.
+pub(crate) const THP: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
+
+/// Returns the pages that the system gives whatever is asked for, if it does.
+pub(crate) fn pages_forced() -> Option<&'static str> {
+    // A kernel that has no such file has no huge pages, and says so when it is asked for them.
+    forced(&fs::read_to_string(THP).ok()?)
+}
+
+fn forced(enabled: &str) -> Option<&'static str> {
+    let is_chosen = |word| enabled.split_whitespace().any(|found| found == word);
+    [("[never]", "ordinary"), ("[always]", "huge")]
+        .into_iter()
+        .find_map(|(word, pages)| is_chosen(word).then_some(pages))
 }
 
 /// Keeps this thread on a core, until it is dropped.
@@ -141,6 +169,13 @@ mod tests {
         }
         fs::create_dir(dir.path().join("uevent")).unwrap();
         assert_eq!(last_level(dir.path()), Some(32 << 20));
+    }
+
+    #[test]
+    fn pages_are_forced_where_nobody_is_asked() {
+        assert_eq!(forced("always [madvise] never\n"), None);
+        assert_eq!(forced("[always] madvise never\n"), Some("huge"));
+        assert_eq!(forced("always madvise [never]\n"), Some("ordinary"));
     }
 
     #[test]

@@ -125,31 +125,24 @@ impl Group {
     }
 
     /// Measures the group; files stand in `dir`.
-    ///
-    /// # Errors
-    /// If memory is short; a probe that this machine cannot run is a row that says why.
-    pub fn measure(
-        self,
-        machine: &Machine,
-        effort: Effort,
-        dir: &Path,
-    ) -> Result<Vec<Row>, BudgetError> {
+    /// A probe that this machine cannot run is a row that says why.
+    pub fn measure(self, machine: &Machine, effort: Effort, dir: &Path) -> Vec<Row> {
         let clock = Clock::calibrate();
         match self {
             Self::Processor => processor(machine, clock, effort),
             Self::Flushes => flushes(clock, effort),
-            Self::Kernel => Ok(calls(clock, effort)),
-            Self::Bandwidth => Ok(bandwidths(machine, clock)),
-            Self::Compute => Ok(code(machine, clock, effort)),
-            Self::Files => Ok(files(machine, dir, effort)),
+            Self::Kernel => calls(clock, effort),
+            Self::Bandwidth => bandwidths(machine, clock),
+            Self::Compute => code(machine, clock, effort),
+            Self::Files => files(machine, dir, effort),
         }
     }
 }
 
-fn processor(machine: &Machine, clock: Clock, effort: Effort) -> Result<Vec<Row>, BudgetError> {
+fn processor(machine: &Machine, clock: Clock, effort: Effort) -> Vec<Row> {
     const NS: Unit = Unit::Nanoseconds;
     let times = effort.times;
-    let miss = |pages| cache_miss(clock, times, machine.working_set_bytes, pages);
+    let miss = |pages| cache_miss(machine, clock, times, pages);
     let mut rows = vec![
         Row::new("cache-miss", "cache miss", NS, miss(Pages::Huge)).beside("32 ns"),
         Row::new("cache-miss-tlb", "cache miss, and the page's", NS, miss(Pages::Ordinary)),
@@ -160,27 +153,27 @@ fn processor(machine: &Machine, clock: Clock, effort: Effort) -> Result<Vec<Row>
     ];
     if let Some(best) = CpuFlush::supported().next() {
         let way = (best, Written::Flushed);
-        rows.extend(writes(clock, times, way, best.name(), &[64, 4096])?);
+        rows.extend(writes(clock, times, way, best.name(), &[64, 4096]));
     }
-    Ok(rows)
+    rows
 }
 
-fn flushes(clock: Clock, effort: Effort) -> Result<Vec<Row>, BudgetError> {
+fn flushes(clock: Clock, effort: Effort) -> Vec<Row> {
     let times = effort.times;
     let mut rows = Vec::new();
     for flush in CpuFlush::supported() {
         let way = (flush, Written::Flushed);
-        rows.extend(writes(clock, times, way, flush.name(), &FLUSH_BYTES)?);
+        rows.extend(writes(clock, times, way, flush.name(), &FLUSH_BYTES));
     }
     if let Some(best) = CpuFlush::supported().next() {
         let copy = format!("copy and {}", best.name());
         for (written, name) in
             [(Written::CopiedAndFlushed, copy.as_str()), (Written::Streamed, "streaming copy")]
         {
-            rows.extend(writes(clock, times, (best, written), name, &FLUSH_BYTES)?);
+            rows.extend(writes(clock, times, (best, written), name, &FLUSH_BYTES));
         }
     }
-    Ok(rows)
+    rows
 }
 
 /// Bytes on their way to memory: of each length, with a fence for each and with one for many.
@@ -190,17 +183,23 @@ fn writes(
     way: (CpuFlush, Written),
     name: &str,
     lengths: &[usize],
-) -> Result<Vec<Row>, BudgetError> {
+) -> Vec<Row> {
     let mut rows = Vec::new();
     for &bytes in lengths {
-        let [each, batch] = write_back(clock, times, way, bytes)?;
+        let [each, batch] = match write_back(clock, times, way, bytes) {
+            Ok(figures) => figures.map(Ok),
+            Err(error) => {
+                let again = io::Error::other(error.to_string());
+                [Err(error), Err(again.into())]
+            }
+        };
         let key = format!("{}-{bytes}", name.replace(' ', "-"));
         let what = format!("{name} of {bytes} B, and a fence");
-        rows.push(Row::new(&key, &what, Unit::Nanoseconds, Ok(each)));
+        rows.push(Row::new(&key, &what, Unit::Nanoseconds, each));
         let what = format!("{name} of {bytes} B, a fence for 64");
-        rows.push(Row::new(&format!("{key}-batch"), &what, Unit::Nanoseconds, Ok(batch)));
+        rows.push(Row::new(&format!("{key}-batch"), &what, Unit::Nanoseconds, batch));
     }
-    Ok(rows)
+    rows
 }
 
 fn calls(clock: Clock, effort: Effort) -> Vec<Row> {
@@ -225,11 +224,9 @@ fn calls(clock: Clock, effort: Effort) -> Vec<Row> {
 
 fn bandwidths(machine: &Machine, clock: Clock) -> Vec<Row> {
     const GB: Unit = Unit::Gigabytes;
-    let bytes = machine.working_set_bytes;
-    let cores = &machine.cores;
     let one = std::slice::from_ref(&machine.core);
-    let all = |work| bandwidth(clock, cores, bytes, work);
-    let single = |work| bandwidth(clock, one, bytes, work);
+    let all = |work| bandwidth(machine, clock, &machine.cores, work);
+    let single = |work| bandwidth(machine, clock, one, work);
     vec![
         Row::new("read", "read, one thread", GB, single(read_whole))
             .beside("20 GB/s a channel (2019)"),
@@ -262,9 +259,9 @@ fn files(machine: &Machine, dir: &Path, effort: Effort) -> Vec<Row> {
     let row = |key: &str, what: &str, direction, mode| {
         let figure = match &probe {
             Ok(probe) => probe.measure(direction, mode),
-            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string()).into()),
         };
-        Row::new(key, what, Unit::Gigabytes, figure.map_err(BudgetError::from))
+        Row::new(key, what, Unit::Gigabytes, figure)
     };
     let mut rows = Vec::new();
     for (direction, verb) in [(Direction::Read, "read"), (Direction::Write, "write")] {

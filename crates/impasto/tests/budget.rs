@@ -45,6 +45,9 @@ fn json_has_machine_probes_paths_and_lines() {
     let said: Value = serde_json::from_str(&out).unwrap();
     assert_eq!(said["machine"]["working_set_bytes"], 1 << 20);
     assert_eq!(said["debug_build"], cfg!(debug_assertions));
+    assert_eq!(said["version"], env!("CARGO_PKG_VERSION"));
+    assert!(said["command"].as_str().unwrap().contains("budget --json --quick"), "{said}");
+    assert!(said["missing"].as_array().unwrap().is_empty(), "{said}");
     let probes = said["probes"].as_array().unwrap();
     let rows: Vec<&Value> =
         probes.iter().flat_map(|group| group["rows"].as_array().unwrap()).collect();
@@ -77,4 +80,25 @@ fn a_table_comes_out_and_a_debug_build_says_what_it_is_worth() {
     }
     assert!(out.contains("No such file"), "what cannot be measured says why: {out}");
     assert_eq!(err.contains("worthless"), cfg!(debug_assertions), "{err}");
+}
+
+/// Memory that is short would end the process in the middle, and without a word; what needs less is
+/// measured all the same.
+#[test]
+fn what_does_not_fit_into_memory_says_so_and_the_rest_goes_on() {
+    let available = std::fs::read_to_string("/proc/meminfo").unwrap();
+    let line = available.lines().find(|line| line.starts_with("MemAvailable:")).unwrap();
+    let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    if kib > 48 << 20 {
+        eprintln!("skipped: this machine has room for 64 GiB");
+        return;
+    }
+    let (code, out, err) = run(&["--quick", "--working-set", "64GiB", "--dir", "/nowhere"]);
+    assert_eq!(code, 0, "{err}");
+    for what in ["  cache miss  ", "  read, one thread", "  1538 B, cold"] {
+        let row = out.lines().find(|line| line.starts_with(what)).unwrap();
+        assert!(row.contains("MiB of memory are needed"), "{row}");
+    }
+    let row = out.lines().find(|line| line.starts_with("  system call")).unwrap();
+    assert!(row.contains(" ns "), "{row}");
 }

@@ -170,3 +170,20 @@ fn io_uring_that_was_asked_for_is_not_replaced() {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(text.contains("kernel.io_uring_disabled"), "{text}");
 }
+
+/// One probe of many asks for io_uring: it says why there is none, and the others go on.
+#[test]
+fn a_budget_is_measured_without_what_is_forbidden() {
+    let dir = common::place();
+    let output = thread::spawn(move || {
+        apply_filter(&Sandbox::Forbids.filter()).unwrap();
+        let mut budget = common::impasto(&["budget", "--quick", "--working-set", "1MiB"]);
+        budget.arg("--dir").arg(dir.path()).output().unwrap()
+    });
+    let output = output.join().unwrap();
+    let out = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    let row = out.lines().find(|line| line.contains("operation, 64 in a call")).unwrap();
+    assert!(row.contains("kernel.io_uring_disabled"), "{row}");
+    assert!(out.contains("a packet's path, one core"), "{out}");
+}

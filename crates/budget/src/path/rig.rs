@@ -284,10 +284,7 @@ impl Rig {
 
 /// Returns a region that is all there, in memory, and its store.
 fn open(machine: &Machine, bytes: u64) -> Result<(Frames, Store), BudgetError> {
-    let wanted = bytes + bytes / 4;
-    if let Some(available) = machine.available_bytes.filter(|available| *available < wanted) {
-        return Err(BudgetError::Memory { wanted: wanted >> 20, available: available >> 20 });
-    }
+    machine.room_for(bytes)?;
     let geometry = Geometry::new(bytes).expect("whole segments, not too many");
     let file = memfd_create("impasto-budget", MemfdFlags::CLOEXEC).map_err(std::io::Error::from)?;
     fallocate(&file, FallocateFlags::empty(), 0, bytes).map_err(std::io::Error::from)?;

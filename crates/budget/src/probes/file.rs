@@ -18,7 +18,8 @@ use impasto_region::{
 };
 use rustix::fs::OFlags;
 
-use crate::Figure;
+use super::Pages;
+use crate::{BudgetError, Figure};
 
 /// Which way bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +75,10 @@ impl FileProbe {
     ///
     /// # Errors
     /// What the system says; not all file systems know `O_DIRECT`.
-    pub fn measure(&self, direction: Direction, mode: Mode) -> io::Result<Figure> {
+    pub fn measure(&self, direction: Direction, mode: Mode) -> Result<Figure, BudgetError> {
+        if mode == Mode::DirectHuge {
+            Pages::Huge.check()?;
+        }
         let geometry = Geometry::new(16 << 20).expect("a region's size");
         let mut frames = match mode {
             Mode::DirectHuge => Frames::anonymous_huge(geometry, 0)?,
@@ -83,7 +87,7 @@ impl FileProbe {
         let file = match (mode, &self.direct) {
             (Mode::Buffered, _) => &self.buffered,
             (_, Ok(direct)) => direct,
-            (_, Err(error)) => return Err(io::Error::new(error.kind(), error.to_string())),
+            (_, Err(error)) => return Err(io::Error::new(error.kind(), error.to_string()).into()),
         };
         // From a huge page's start on, where there are some.
         let span = Span::new(HUGE_BYTES, REQUEST_BYTES);

@@ -76,13 +76,14 @@ pub fn batched(clock: Clock, times: usize) -> Result<Figure, BudgetError> {
     failed.map_or(Ok(figure), |error| Err(error.into()))
 }
 
-/// Memory for a packet's description, 256 bytes, allocated and freed, so many at a time.
+/// Memory for a packet's description, 256 bytes, allocated and freed, so many at a time. Nobody
+/// writes to it: that is another cost.
 pub fn allocation(clock: Clock, times: usize, bulk: usize) -> Figure {
-    let mut held: Vec<Box<[u8; 256]>> = Vec::with_capacity(bulk);
+    let mut held: Vec<Vec<u8>> = Vec::with_capacity(bulk);
     clock.each(times, COUNT / bulk.min(COUNT) * bulk, || {
         for _ in 0..COUNT / bulk.min(COUNT) {
             for _ in 0..bulk {
-                held.push(black_box(Box::new([0; 256])));
+                held.push(black_box(Vec::with_capacity(256)));
             }
             held.clear();
         }

@@ -5,26 +5,31 @@ use std::{hint::black_box, sync::Barrier, thread};
 use impasto_region::{CpuFlush, Frames, Span, layout::Geometry};
 
 use crate::{
-    BudgetError, Figure,
-    machine::Pinned,
+    BudgetError, Figure, Machine,
+    machine::{Pinned, pages_forced},
     measure::{Clock, shuffled},
 };
 
 /// Bytes that are flushed at a time.
 pub const FLUSH_BYTES: [usize; 4] = [64, 256, 1024, 4096];
 
-/// One load that no cache answers: a walk in random order through the lines of `bytes`. In `pages`
-/// of 4 KiB the processor also looks up where the page is, and finds that in no cache either.
+/// One load that no cache answers: a walk in random order through the lines of a working set. In
+/// `pages` of 4 KiB the processor also looks up where the page is, and finds that in no cache
+/// either.
 ///
 /// # Errors
-/// What the system says; it may know no huge pages.
+/// [`BudgetError::Memory`] if memory is short, [`BudgetError::Pages`] if the system gives others.
 pub fn cache_miss(
+    machine: &Machine,
     clock: Clock,
     times: usize,
-    bytes: u64,
     pages: Pages,
 ) -> Result<Figure, BudgetError> {
     const STEPS: usize = 2_000;
+    pages.check()?;
+    let bytes = machine.working_set_bytes;
+    // With the order in which its lines are gone through.
+    machine.room_for(bytes + bytes / (LINE_BYTES / size_of::<usize>()) as u64)?;
     let count = usize::try_from(bytes).expect("it fits memory") / LINE_BYTES;
     let region_bytes = bytes.next_multiple_of(1 << 20).max(16 << 20);
     let geometry = Geometry::new(region_bytes).expect("a region's size");
@@ -56,6 +61,20 @@ pub enum Pages {
     Ordinary,
     /// 2 MiB, most often, where the system has them.
     Huge,
+}
+
+impl Pages {
+    /// Returns whether these can be had: a figure of others would stand under their name.
+    pub(crate) fn check(self) -> Result<(), BudgetError> {
+        let other = match self {
+            Self::Ordinary => "huge",
+            Self::Huge => "ordinary",
+        };
+        match pages_forced() {
+            Some(forced) if forced == other => Err(BudgetError::Pages(forced)),
+            _ => Ok(()),
+        }
+    }
 }
 
 const LINE_BYTES: usize = 64;
@@ -128,40 +147,48 @@ pub fn write_back(
     Ok(figures)
 }
 
-/// Bytes that one pass over a working set moves, and how: see [`bandwidth`].
-pub type Work = fn(&mut [u8], &mut [u8]);
+/// One pass over the two halves of a working set; returns how many bytes it has moved: see
+/// [`bandwidth`].
+pub type Work = fn(&mut [u8], &mut [u8]) -> usize;
 
-/// Reads `from`, all of it.
-pub fn read_whole(from: &mut [u8], _to: &mut [u8]) {
-    let (words, _) = from.as_chunks::<8>();
-    let sum = words.iter().fold(0_u64, |sum, word| sum ^ u64::from_le_bytes(*word));
-    black_box(sum);
+/// Reads both, all of them: of one half a large part may still be in the cache.
+pub fn read_whole(from: &mut [u8], to: &mut [u8]) -> usize {
+    for half in [&*from, &*to] {
+        let (words, _) = half.as_chunks::<8>();
+        let sum = words.iter().fold(0_u64, |sum, word| sum ^ u64::from_le_bytes(*word));
+        black_box(sum);
+    }
+    from.len() + to.len()
 }
 
 /// Copies `from` to `to` in pieces of 4 KiB, as payload is copied.
-pub fn copy_pieces(from: &mut [u8], to: &mut [u8]) {
+pub fn copy_pieces(from: &mut [u8], to: &mut [u8]) -> usize {
     for (from, to) in from.chunks(4096).zip(to.chunks_mut(4096)) {
         to.copy_from_slice(black_box(from));
     }
+    from.len()
 }
 
 /// Copies `from` to `to` in one piece, as the C library thinks best.
-pub fn copy_whole(from: &mut [u8], to: &mut [u8]) {
+pub fn copy_whole(from: &mut [u8], to: &mut [u8]) -> usize {
     to.copy_from_slice(black_box(from));
+    from.len()
 }
 
-/// Returns the GB in a second that `work` takes from its first slice, by one thread on each of
-/// `cores` at once, each over `bytes` of its own, half of them for each slice.
+/// Returns the GB in a second that `work` moves, by one thread on each of `cores` at once, each
+/// over a working set of its own.
 ///
 /// # Errors
-/// If a thread cannot be kept on its core.
+/// [`BudgetError::Memory`] if memory is short; if a thread cannot be kept on its core.
 pub fn bandwidth(
+    machine: &Machine,
     clock: Clock,
     cores: &[usize],
-    bytes: u64,
     work: Work,
 ) -> Result<Figure, BudgetError> {
     const PASSES: usize = 7;
+    let bytes = machine.working_set_bytes;
+    machine.room_for(bytes.saturating_mul(cores.len() as u64))?;
     let half = usize::try_from(bytes / 2).expect("it fits memory");
     let barrier = Barrier::new(cores.len());
     let mine = |core: usize| -> Result<Vec<f64>, BudgetError> {
@@ -169,8 +196,10 @@ pub fn bandwidth(
         let pinned = Pinned::to(core);
         let (mut from, mut to) = (vec![1; half], vec![2; half]);
         let passes = (0..=PASSES).map(|_| {
+            let mut moved = 0;
             barrier.wait();
-            clock.time(|| work(&mut from, &mut to))
+            let ns = clock.time(|| moved = work(&mut from, &mut to));
+            moved as f64 / ns.max(1.0)
         });
         let passes: Vec<f64> = passes.skip(1).collect();
         pinned?;
@@ -182,7 +211,6 @@ pub fn bandwidth(
         joined.collect::<Result<Vec<_>, _>>()
     })?;
     // Of each pass, all together.
-    let rates =
-        (0..PASSES).map(|pass| passes.iter().map(|mine| half as f64 / mine[pass].max(1.0)).sum());
+    let rates = (0..PASSES).map(|pass| passes.iter().map(|mine| mine[pass]).sum());
     Ok(Figure::of(rates.collect()))
 }

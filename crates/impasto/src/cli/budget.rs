@@ -7,8 +7,9 @@ use std::{
     time::Duration,
 };
 
-use impasto_budget::{Budget, Figure, Frame, Options, Rate, path::State, probes::Effort};
+use impasto_budget::{Budget, Figure, Frame, Missing, Options, Rate, path::State, probes::Effort};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 
 use super::{
     Failure,
@@ -74,7 +75,8 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
     bar.finish_and_clear();
     let budget = measured?;
     if args.json {
-        tell_json(&budget)?;
+        let command = std::env::args().collect::<Vec<_>>().join(" ");
+        tell_json(&Told { version: VERSION, command, budget })?;
     } else {
         let mut text = String::new();
         write(&mut text, &budget, Style::of_stdout())?;
@@ -82,6 +84,17 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
     }
     Ok(ExitCode::SUCCESS)
 }
+
+/// The budget, and what has measured it.
+#[derive(Serialize)]
+struct Told {
+    version: &'static str,
+    command: String,
+    #[serde(flatten)]
+    budget: Budget,
+}
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 fn write(text: &mut String, budget: &Budget, style: Style) -> fmt::Result {
     write_machine(text, budget, style)?;
@@ -103,7 +116,7 @@ fn write_machine(text: &mut String, budget: &Budget, style: Style) -> fmt::Resul
     };
     writeln!(text, "{}  {}, kernel {}", style.title("machine"), machine.cpu, machine.kernel)?;
     let (core, cores) = (machine.core, machine.cores.len());
-    writeln!(text, "  core {core} of {cores}; {cache}")?;
+    writeln!(text, "  core {core} of {cores}; {cache}; impasto {VERSION}")?;
     let working_set = bytes_text(machine.working_set_bytes);
     writeln!(text, "  working sets of {working_set}; medians, and quartiles in brackets")
 }
@@ -141,6 +154,10 @@ fn write_paths(text: &mut String, budget: &Budget, style: Style) -> fmt::Result 
         let what = format!("{} B, {}, {kept}", path.frame.wire_bytes(), path.state.name());
         let (mpps, rate) = (1e3 / path.path.median, path.rate.as_gigabits());
         writeln!(text, "  {what:<40} {} {mpps:>9.2} {rate:>9.1}", cells(path.path))?;
+    }
+    for Missing { frame, state, why } in &budget.missing {
+        let what = format!("{} B, {}", frame.wire_bytes(), state.name());
+        writeln!(text, "  {what:<40} {:>9} {why}", "-")?;
     }
     Ok(())
 }
