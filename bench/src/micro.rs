@@ -14,7 +14,10 @@ use impasto_budget::{
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use crate::cli::{Failure, tell};
+use crate::{
+    cli::{Failure, tell},
+    machine,
+};
 
 /// Options of `impasto-bench micro`.
 #[derive(Debug, clap::Args)]
@@ -71,7 +74,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let style = ProgressStyle::with_template("{bar:30} {pos} of {len}, {msg}");
     bar.set_style(style.expect("the template is well-formed"));
     bar.enable_steady_tick(Duration::from_millis(200));
-    let mut report = json!({ "machine": machine, "debug_build": cfg!(debug_assertions) });
+    let taken = machine::Machine::look(0);
+    let mut report = taken.to_json();
+    report["machine"] = serde_json::to_value(&machine)?;
+    report["seed"].take();
+    report["debug_build"] = cfg!(debug_assertions).into();
     let mut text = String::new();
     if cfg!(debug_assertions) {
         writeln!(text, "this build is not optimised: its figures are worthless (--release)\n")?;
@@ -80,10 +87,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         || "a last-level cache that /sys does not tell, taken for 32 MiB".to_owned(),
         |bytes| format!("a last-level cache of {} MiB", bytes >> 20),
     );
-    writeln!(text, "{}, kernel {}, core {}, {cache}", machine.cpu, machine.kernel, machine.core)?;
+    writeln!(text, "{}\ncore {}, {cache}", taken.short(), machine.core)?;
     for section in sections {
         bar.set_message(section.name());
-        let told = section.measure(&machine, effort)?;
+        let told = section.measure(&machine, effort).unwrap_or_else(|why| Told {
+            text: format!("{}: {why}\n", section.name()),
+            json: json!({ "missing": why.to_string() }),
+        });
         report[section.name()] = told.json;
         text.push('\n');
         text.push_str(&told.text);
@@ -123,7 +133,7 @@ impl Section {
             Self::Code => Group::Compute,
             Self::Files => Group::Files,
         };
-        let rows = group.measure(machine, effort, ".".as_ref())?;
+        let rows = group.measure(machine, effort, ".".as_ref());
         let mut text = format!("{}\n", group.name());
         rows.iter().try_for_each(|row| write_row(&mut text, row))?;
         Ok(Told { text, json: serde_json::to_value(rows)? })
