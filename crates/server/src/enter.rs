@@ -39,7 +39,8 @@ pub trait Enter {
 pub enum Step {
     /// Its head was parsed.
     Parsed,
-    /// It was applied to the store: its record is made, not durable.
+    /// The store was asked: a record is made, not durable. Told again where it has to be asked once
+    /// more, with what it needs.
     Applied,
     /// Its reply is written, and waits until it may leave.
     Answered,

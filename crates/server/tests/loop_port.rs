@@ -6,6 +6,7 @@ mod rig;
 use std::time::Duration;
 
 use impasto_region::Checksum;
+use impasto_server::Step;
 use rig::{MEDIA, Rig, ask, post, replies, replies_to, value};
 
 #[test]
@@ -381,5 +382,25 @@ fn connections_end_as_their_version_and_options_say() {
         let reply = replies(&rig.talk(flow, request)).remove(0);
         assert!(field.is_none_or(|field| reply.has(field)), "{request}");
         assert_eq!(rig.peer.is_shut(flow), !stays, "{request}");
+    }
+}
+
+/// Where the time of a request goes is told at these steps: one that is left out, or told of
+/// nobody's request, is time that is charged to another one.
+#[test]
+fn each_request_is_told_step_by_step_and_in_order() {
+    use Step::{Answered, Applied, Parsed};
+    for kind in MEDIA {
+        let mut rig = Rig::new(kind, 16);
+        assert_eq!(rig.append("log", b"x").status, 201);
+        assert_eq!(rig.passed.take(), [Parsed, Applied, Answered]);
+        let flow = rig.open();
+        rig.talk(flow, [post("log", b"y"), post("log", b"z")].concat());
+        assert_eq!(rig.passed.take(), [Parsed, Applied, Answered, Parsed, Applied, Answered]);
+        // Nobody asks the store for what is no request of its own.
+        rig.talk(flow, ask("GET", "/x"));
+        assert_eq!(rig.passed.take(), [Parsed, Answered]);
+        rig.settle();
+        assert_eq!(rig.passed.take(), []);
     }
 }

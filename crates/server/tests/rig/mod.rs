@@ -3,7 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part of it")]
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     io,
     rc::Rc,
     time::{Duration, Instant},
@@ -16,7 +16,7 @@ use impasto_region::{
 };
 use impasto_ring::{FlowId, LoopPeer, LoopPort, Port, Ring, Sent, Transmit};
 use impasto_server::{
-    Enter, Parts, Shared, SharedParts, Worker,
+    Enter, Parts, Shared, SharedParts, Step, Worker,
     config::{Options, landing_bufs},
     start,
 };
@@ -33,6 +33,8 @@ pub struct Steps {
     waits: Rc<Cell<bool>>,
     /// True while every wait takes its time, at once.
     flies: Rc<Cell<bool>>,
+    /// What was told of requests.
+    passed: Rc<RefCell<Vec<Step>>>,
 }
 
 impl Enter for Steps {
@@ -51,6 +53,10 @@ impl Enter for Steps {
         }
         self.dev.step();
         Ok(true)
+    }
+
+    fn passed(&mut self, step: Step) {
+        self.passed.borrow_mut().push(step);
     }
 }
 
@@ -203,6 +209,8 @@ pub struct Rig {
     now: Rc<Cell<Instant>>,
     waits: Rc<Cell<bool>>,
     flies: Rc<Cell<bool>>,
+    /// What was told of requests since a test has last taken it.
+    pub passed: Rc<RefCell<Vec<Step>>>,
 }
 
 const STEP: Duration = Duration::from_millis(900);
@@ -251,12 +259,13 @@ impl Rig {
             }
         };
         let now = Rc::new(Cell::new(Instant::now()));
-        let (waits, flies) = (Rc::default(), Rc::default());
+        let (waits, flies, passed) = (Rc::default(), Rc::default(), Rc::default());
         let mut io = Steps {
             dev: dev.clone(),
             now: Rc::clone(&now),
             waits: Rc::clone(&waits),
             flies: Rc::clone(&flies),
+            passed: Rc::clone(&passed),
         };
         let (store, _report) = start(&mut io, &mut medium, &mut frames, superblock).unwrap();
         let (port, tap) = (LoopPort::new(256), Tap::default());
@@ -272,7 +281,7 @@ impl Rig {
             busy_poll: false,
         })
         .unwrap();
-        Self { worker, shared, peer, dev, tap, lines, now, waits, flies }
+        Self { worker, shared, peer, dev, tap, lines, now, waits, flies, passed }
     }
 
     /// Takes so many turns that whatever can happen has happened.
