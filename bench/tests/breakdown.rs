@@ -19,7 +19,8 @@ fn breakdown(dir: &Path, more: &[&str]) -> (bool, String) {
     (output.status.success(), String::from_utf8_lossy(&text).into_owned())
 }
 
-/// Time that is charged twice or to nobody makes a bar that is not the round trip.
+/// A part that is lost on its way to the report is missing from the sum. That a server charges its
+/// time rightly is not seen here: what it does not charge is network.
 #[test]
 fn the_parts_of_a_request_are_told_and_add_up() {
     let own = env::current_exe().unwrap();

@@ -234,15 +234,19 @@ fn width(part: &str) -> usize {
 }
 
 /// What the parts are, and what they are not.
-const NOTES: [&str; 8] = [
-    "network: the client's mean round trip without what the server has charged. Over the loopback",
-    "  the client's send runs the server's TCP as well, and a sleeping server has to be woken.",
+const NOTES: [&str; 12] = [
+    "network: the client's mean round trip without what the server has charged. So the parts of a",
+    "  window make up its mean, whatever is charged wrongly: diff is no check, but what medians of",
+    "  many windows are apart. Over the loopback the client's send runs the server's TCP as well,",
+    "  and a sleeping server has to be woken. What a server does when its reply has left, while",
+    "  the client goes on, is charged, too: network is too short by it, at worst below 0.",
     "receive: recv of servers written by hand. Impasto's kernel receives inside of the enter that",
     "  waits, so that only its slots are here, unless it polls; the rest is in network.",
     "copy: record, checksum and index; the payload only if it is copied. flush, fence: on memory.",
     "sync: from the start of the write of a commit to its completion as the loop sees it.",
     "reply: made and sent; over the loopback the client's TCP receives inside of it. Impasto sends",
-    "  by an enter of its own here, saved otherwise. A clock is read about ten times a request.",
+    "  by an enter of its own here, saved otherwise. A clock is read about ten times a request,",
+    "  which is a part of whatever it ends.",
 ];
 
 #[cfg(test)]
