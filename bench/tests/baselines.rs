@@ -368,6 +368,24 @@ fn several_workers_answer_on_one_port() {
     }
 }
 
+/// Whoever breaks off in the middle of a body would take all others with him.
+#[test]
+fn a_client_that_breaks_off_ends_no_server() {
+    let mut random = Random::new(seed());
+    for name in MEMORY.into_iter().chain(DISK).chain(["none"]) {
+        let server = Server::start(name, &[]);
+        for sent in [40, 200_000] {
+            let mut stream = server.connect();
+            let request = &appends("r", &[vec![1; 400_000]])[..sent];
+            stream.write_all(request).unwrap();
+            // Behind what was sent comes a reset, not an end.
+            socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+        }
+        let replies = server.ask(&appends("s", &[vec![1; 10]]), 1, &mut random);
+        assert!(replies[0].starts_with(b"HTTP/1.1 201 "), "{name}");
+    }
+}
+
 fn run(args: &[&str]) -> Output {
     let bench = env!("CARGO_BIN_EXE_impasto-bench");
     Command::new(bench).args(args).stdin(Stdio::null()).output().unwrap()

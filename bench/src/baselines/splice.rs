@@ -142,18 +142,22 @@ impl Spliced {
         Ok(())
     }
 
-    /// Brings what has come of `body` to the file; returns how many bytes that is.
-    fn move_on(&mut self, socket: &OwnedFd, body: &Body) -> Result<usize, Errno> {
+    /// Brings what has come of `body` to the file; returns how many bytes that is, or what the
+    /// socket says instead.
+    fn move_on(&mut self, socket: &OwnedFd, body: &Body) -> Result<Result<usize, Errno>, Failure> {
         let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
         let (read, write) = &self.pipe;
-        let taken = splice(socket, None, write, None, body.len - body.done, flags)?;
+        let taken = match splice(socket, None, write, None, body.len - body.done, flags) {
+            Ok(taken) => taken,
+            Err(error) => return Ok(Err(error)),
+        };
         let mut at = self.offset(body.commit_at) + (HEADER + HEAD + body.done) as u64;
         let mut left = taken;
         while left > 0 {
             let file = self.region.file();
             left -= splice(read, None, file, Some(&mut at), left, SpliceFlags::MOVE)?;
         }
-        Ok(taken)
+        Ok(Ok(taken))
     }
 
     fn offset(&self, at: u64) -> u64 {
@@ -177,11 +181,22 @@ fn peek_head(
     connection: &mut Connection<Option<Body>>,
     received: &mut [u8],
 ) -> Result<Option<Taken>, Failure> {
-    let count = match recv(&connection.stream, &mut received[..HEAD_MAX], RecvFlags::PEEK) {
-        Ok((_, 0)) => return Ok(Some(Taken::Over)),
-        Ok((_, count)) => count,
-        Err(error) => return Ok(Some(Taken::of(error))),
+    let peek = |bytes: &mut [u8]| match recv(&connection.stream, bytes, RecvFlags::PEEK) {
+        Ok((_, 0)) => Err(Taken::Over),
+        Ok((_, count)) => Ok(count),
+        Err(error) => Err(Taken::of(error)),
     };
+    // Of what is spliced nothing should be copied first: no more than most heads take.
+    let mut count = match peek(&mut received[..HEAD_USUAL]) {
+        Ok(count) => count,
+        Err(taken) => return Ok(Some(taken)),
+    };
+    if count == HEAD_USUAL && matches!(http::parse(&received[..count]), Parsed::Part) {
+        count = match peek(&mut received[..HEAD_MAX]) {
+            Ok(count) => count,
+            Err(taken) => return Ok(Some(taken)),
+        };
+    }
     engine.stages.charge(Stage::Receive);
     let head = match http::parse(&received[..count]) {
         Parsed::Head(head) => head,
@@ -213,14 +228,14 @@ fn take_body(
     mut body: Body,
 ) -> Result<Option<Taken>, Failure> {
     while body.done < body.len {
-        match engine.variant.move_on(&connection.stream, &body) {
+        match engine.variant.move_on(&connection.stream, &body)? {
             Ok(0) => return Ok(Some(Taken::Over)),
             Ok(taken) => body.done += taken,
-            Err(Errno::AGAIN) => {
+            // A client that has gone is no failure; a file that cannot be written is one.
+            Err(error) => {
                 connection.state = Some(body);
-                return Ok(Some(Taken::GoesOn));
+                return Ok(Some(Taken::of(error)));
             }
-            Err(error) => return Err(error.into()),
         }
     }
     let log = engine.logs.find(&body.path).expect("it was opened with the head");
@@ -234,5 +249,7 @@ fn take_body(
 
 const BLOCK: u64 = 4096;
 const HEAD_MAX: usize = 16 << 10;
+/// What most heads are shorter than.
+const HEAD_USUAL: usize = 512;
 /// A pipe's most for a process without privileges.
 const PIPE_BYTES: usize = 1 << 20;
