@@ -368,6 +368,50 @@ fn several_workers_answer_on_one_port() {
     }
 }
 
+/// Memory that is touched for the first time in a window costs as much as a request, and Impasto,
+/// which takes first what was given back last, would be the only one that does not pay for it.
+#[test]
+fn memory_is_touched_before_anything_is_measured() {
+    let mut random = Random::new(seed());
+    let value = vec![1; 100_000];
+    let appends = appends("r", &vec![value; 80]);
+    for name in MEMORY {
+        let server = Server::start(name, &[]);
+        // What the process itself needs.
+        server.ask(&self::appends("r", &vec![vec![2; 100_000]; 10]), 10, &mut random);
+        let before = minor_faults(&server);
+        server.ask(&appends, 80, &mut random);
+        let pages = 80 * 100_000 / 4096;
+        let faults = minor_faults(&server) - before;
+        assert!(faults < pages / 4, "{name}: {faults} faults for {pages} pages");
+    }
+}
+
+fn minor_faults(server: &Server) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", server.process.id())).unwrap();
+    // Behind the name, which may have blanks: the state is the third field, this the tenth.
+    let fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
+    fields.into_iter().nth(7).unwrap().parse().unwrap()
+}
+
+/// A log that goes on behind what was trimmed leaves the caches, in which Impasto's stays.
+#[test]
+fn an_emptied_log_begins_where_it_began() {
+    let mut random = Random::new(seed());
+    for name in ["v1", "v1b", "zerocopy", "msync"] {
+        let mut server = Server::start(name, &[]);
+        server.ask(&appends("r", &vec![vec![1; 1000]; 20]), 20, &mut random);
+        let trim = b"DELETE /v1/logs/r?before=18446744073709551615 HTTP/1.1\r\n\r\n";
+        let last = [&trim[..], &appends("r", &[vec![7; 999]]), &reads("r", 21)[..]].concat();
+        let replies = server.ask(&last, 23, &mut random);
+        assert!(replies[22].ends_with(&[7; 999]), "{name}");
+        server.kill();
+        let region = fs::read(server.dir.path().join("data/region")).unwrap();
+        let at = region.windows(999).position(|bytes| bytes == [7; 999]).unwrap();
+        assert!(at < 4096 + 1000, "{name}: at {at}");
+    }
+}
+
 /// Whoever breaks off in the middle of a body would take all others with him.
 #[test]
 fn a_client_that_breaks_off_ends_no_server() {

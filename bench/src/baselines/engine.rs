@@ -49,6 +49,9 @@ pub(super) trait Variant: Sized {
     /// Copies the value at `place` to `out`; returns false if something newer is there.
     fn read(&mut self, place: Place, out: &mut Vec<u8>) -> Result<bool, Failure>;
 
+    /// May begin anew where it began: all logs are empty.
+    fn empty(&mut self) {}
+
     /// Receives once from a connection, and does what has come.
     fn take(
         engine: &mut Engine<Self>,
@@ -318,6 +321,9 @@ impl<V: Variant> Engine<V> {
         let first = log.trim(before);
         self.variant.append(&Record::Trim { log: log.number, first }, &mut self.stages)?;
         http::trimmed(replies, first, log.next(), log.bytes());
+        if self.logs.are_empty() {
+            self.variant.empty();
+        }
         Ok(())
     }
 }
@@ -377,7 +383,8 @@ fn number(fd: BorrowedFd<'_>) -> usize {
     usize::try_from(fd.as_raw_fd()).expect("a descriptor is not negative")
 }
 
-const EVENTS: usize = 256;
+/// Connections that a turn serves at most: as many completions as a ring of Impasto's can hold.
+const EVENTS: usize = 1024;
 /// What one read takes: as much as one of Impasto's landing buffers.
 const RECEIVE_BYTES: usize = 256 << 10;
 /// The longest head.

@@ -45,6 +45,11 @@ impl Logs {
         self.logs.get_mut(self.last)
     }
 
+    /// Returns true if no log has a record.
+    pub(super) fn are_empty(&self) -> bool {
+        self.logs.iter().all(|log| log.records.is_empty())
+    }
+
     /// Makes a log, and returns its number.
     pub(super) fn create(&mut self, path: &str) -> u32 {
         let number = u32::try_from(self.logs.len()).expect("logs are few");

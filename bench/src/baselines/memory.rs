@@ -27,12 +27,10 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// Maps all of `region`, but its superblocks.
-    pub(super) fn new(region: &Region) -> Result<Self, Failure> {
-        let geometry = region.superblock().geometry;
-        let frames = Frames::shared(region.file(), geometry)?;
-        let capacity = geometry.region_bytes() - 2 * BLOCK;
-        Ok(Self { frames, sealed: Vec::new(), open: Open::new(), start: 0, capacity })
+    /// A log in all of `region`, which `frames` maps, but its superblocks.
+    pub(super) fn new(region: &Region, frames: Frames) -> Self {
+        let capacity = region.superblock().geometry.region_bytes() - 2 * BLOCK;
+        Self { frames, sealed: Vec::new(), open: Open::new(), start: 0, capacity }
     }
 
     /// Copies a record to the open commit; returns where its body is.
@@ -93,9 +91,27 @@ impl Memory {
         is_there
     }
 
+    /// Nothing that was appended is wanted any more: begins at the start, in memory that caches
+    /// may still hold. So does Impasto, which takes first what was given back last.
+    pub(super) fn begin_anew(&mut self) {
+        self.seal();
+        self.start = self.start.next_multiple_of(self.capacity);
+    }
+
     fn offset(&self, at: u64) -> u64 {
         BLOCK + at % self.capacity
     }
+}
+
+/// Maps a region in memory that is all zeroes, and touches each page: the first time costs as much
+/// as a request, and whoever goes round later than others would pay for it in windows that count.
+pub(super) fn touched(region: &Region) -> Result<Frames, Failure> {
+    let geometry = region.superblock().geometry;
+    let mut frames = Frames::shared(region.file(), geometry)?;
+    for page in 1..geometry.region_bytes() / BLOCK - 1 {
+        frames.store(page * BLOCK, &[0]);
+    }
+    Ok(frames)
 }
 
 /// What a superblock takes.

@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 
-use impasto::region::{Region, layout::MediumKind};
+use impasto::region::{Frames, Region, layout::MediumKind};
 
 use super::{Start, engine::Variant, logs::Place, memory::Memory, record::Record};
 use crate::{
@@ -22,7 +22,8 @@ struct Mapped {
 
 pub(super) fn serve(start: Start) -> Result<Infallible, Failure> {
     let region = start.region(MediumKind::Disk)?;
-    let memory = Memory::new(&region)?;
+    // Not touched: of a file on a disk that is what an `msync` undoes, page by page.
+    let memory = Memory::new(&region, Frames::shared(region.file(), start.geometry)?);
     start.serve(Mapped { memory, _region: region })
 }
 
@@ -41,6 +42,10 @@ impl Variant for Mapped {
             stages.charge(Stage::Fence);
         }
         Ok(())
+    }
+
+    fn empty(&mut self) {
+        self.memory.begin_anew();
     }
 
     fn read(&mut self, place: Place, out: &mut Vec<u8>) -> Result<bool, Failure> {

@@ -27,7 +27,7 @@ use super::{
     engine::{Connection, Engine, Taken, Variant},
     http::{self, BODY_MAX, Parsed},
     logs::Place,
-    memory::Memory,
+    memory::{self, Memory},
     record::{EXTENT, Head, Record},
 };
 use crate::{
@@ -59,11 +59,11 @@ pub(super) fn serve(start: Start) -> Result<Infallible, Failure> {
     let regions = [landing?, log?];
     let geometry = start.geometry;
     let lines = Delayed::new(CpuLines::detect(), start.fence_delay);
-    let memory = Memory::new(&regions[1])?;
+    let memory = Memory::new(&regions[1], memory::touched(&regions[1])?);
     start.serve(ReadInto {
         memory,
         lines,
-        landing: Rc::new(RefCell::new(Frames::shared(regions[0].file(), geometry)?)),
+        landing: Rc::new(RefCell::new(memory::touched(&regions[0])?)),
         next: 0,
         capacity: u64::from(geometry.bufs()) * BUF,
         landed: (0, 0, 0),
@@ -125,6 +125,11 @@ impl Variant for ReadInto {
         }
         self.memory.persist(&mut self.lines, stages);
         Ok(())
+    }
+
+    fn empty(&mut self) {
+        // The landing file goes round all the same: a long value may be on its way into it.
+        self.memory.begin_anew();
     }
 
     fn read(&mut self, place: Place, out: &mut Vec<u8>) -> Result<bool, Failure> {

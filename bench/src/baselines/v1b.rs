@@ -15,7 +15,13 @@ use impasto::{
     region::{Region, layout::MediumKind},
 };
 
-use super::{Start, engine::Variant, logs::Place, memory::Memory, record::Record};
+use super::{
+    Start,
+    engine::Variant,
+    logs::Place,
+    memory::{self, Memory},
+    record::Record,
+};
 use crate::{cli::Failure, lines::Delayed, stages::Stages};
 
 /// `EACH`: persists each request by itself, which makes it V1.
@@ -30,7 +36,7 @@ struct Copying<const EACH: bool> {
 pub(super) fn serve<const EACH: bool>(start: Start) -> Result<Infallible, Failure> {
     let region = start.region(MediumKind::Shm)?;
     let lines = Delayed::new(CpuLines::detect(), start.fence_delay);
-    let memory = Memory::new(&region)?;
+    let memory = Memory::new(&region, memory::touched(&region)?);
     start.serve(Copying::<EACH> { memory, lines, _region: region })
 }
 
@@ -45,6 +51,10 @@ impl<const EACH: bool> Variant for Copying<EACH> {
     fn persist(&mut self, stages: &mut Stages) -> Result<(), Failure> {
         self.memory.persist(&mut self.lines, stages);
         Ok(())
+    }
+
+    fn empty(&mut self) {
+        self.memory.begin_anew();
     }
 
     fn read(&mut self, place: Place, out: &mut Vec<u8>) -> Result<bool, Failure> {

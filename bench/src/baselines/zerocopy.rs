@@ -31,7 +31,7 @@ use super::{
     Start,
     engine::{Connection, Variant},
     logs::Place,
-    memory::Memory,
+    memory::{self, Memory},
     record::Record,
 };
 use crate::{cli::Failure, lines::Delayed, stages::Stages};
@@ -57,7 +57,7 @@ pub(super) struct InFlight {
 pub(super) fn serve(start: Start) -> Result<Infallible, Failure> {
     let region = start.region(MediumKind::Shm)?;
     let lines = Delayed::new(CpuLines::detect(), start.fence_delay);
-    let memory = Memory::new(&region)?;
+    let memory = Memory::new(&region, memory::touched(&region)?);
     start.serve(ZeroCopy { memory, lines, spare: Vec::new(), _region: region })
 }
 
@@ -71,6 +71,10 @@ impl Variant for ZeroCopy {
     fn persist(&mut self, stages: &mut Stages) -> Result<(), Failure> {
         self.memory.persist(&mut self.lines, stages);
         Ok(())
+    }
+
+    fn empty(&mut self) {
+        self.memory.begin_anew();
     }
 
     fn read(&mut self, place: Place, out: &mut Vec<u8>) -> Result<bool, Failure> {
