@@ -82,7 +82,15 @@ pub(crate) const ALL: &[Baseline] = &[
     baseline("group", "one O_DIRECT | O_DSYNC write per batch", Medium::Disk, group::serve),
     baseline("msync", "copy to a mapped file, msync per batch", Medium::Disk, msync::serve),
     baseline("splice", "socket to file, fdatasync per batch", Medium::Disk, splice::serve),
-    baseline("sqlite", "SQLite, WAL, FULL, a batch a transaction", Medium::Disk, sqlite::serve),
+    Baseline {
+        probe: sqlite::unavailable,
+        ..baseline(
+            "sqlite",
+            "SQLite, WAL, FULL, a batch a transaction",
+            Medium::Disk,
+            sqlite::serve,
+        )
+    },
     baseline("redb", "redb, Immediate, a batch a transaction", Medium::Disk, redb::serve),
     Baseline {
         probe: kcm::unavailable,

@@ -23,6 +23,17 @@ struct Store {
     bytes_max: u64,
 }
 
+/// Returns why it would be slower than it has to be, if so.
+pub(super) fn unavailable() -> Option<String> {
+    let flags = option_env!("LIBSQLITE3_FLAGS").unwrap_or_default();
+    let is_as_wanted = flags.contains("HAVE_FDATASYNC");
+    (!is_as_wanted).then(|| {
+        "SQLite was built to sync by fsync: build from inside of this project, whose \
+         .cargo/config.toml says fdatasync"
+            .into()
+    })
+}
+
 pub(super) fn serve(start: Start) -> Result<Infallible, Failure> {
     let sqlite = Sqlite::open(start.dir()?.join("sqlite"))?;
     for (pragma, wanted) in PRAGMAS {
