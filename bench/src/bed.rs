@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use rustix::fs::statfs;
 use tempfile::TempDir;
 
 use crate::{
@@ -52,16 +53,31 @@ impl Bed {
     }
 
     /// Makes a directory in memory, which goes with its name.
+    ///
+    /// # Errors
+    /// Also if it would be on a disk: what is written there would be written back at some time.
     pub(crate) fn memory(&self) -> Result<TempDir, Failure> {
-        temporary(&self.memory_dir)
+        let made = temporary(&self.memory_dir)?;
+        if !is_in_memory(made.path())? {
+            let dir = self.memory_dir.display();
+            return Err(format!("{dir} is not in memory: choose a --memory-dir on tmpfs").into());
+        }
+        Ok(made)
     }
 
     /// Makes a directory on the disk that is measured.
+    ///
+    /// # Errors
+    /// Also if it would be in memory: who syncs a file there waits for nothing, and not all
+    /// servers would notice.
     pub(crate) fn disk(&self) -> Result<TempDir, Failure> {
-        match &self.disk_dir {
-            Some(dir) => temporary(dir),
-            None => temporary(&beside()?),
+        let dir = self.disk_dir.clone().map_or_else(beside, Ok)?;
+        let made = temporary(&dir)?;
+        if is_in_memory(made.path())? {
+            let dir = dir.display();
+            return Err(format!("{dir} is in memory: choose a --disk-dir on a disk").into());
         }
+        Ok(made)
     }
 
     /// Starts `impasto serve`, and stops it until it is measured.
@@ -144,4 +160,39 @@ fn temporary(within: &Path) -> Result<TempDir, Failure> {
     named.map_err(|error| format!("cannot use {}: {error}", within.display()).into())
 }
 
+fn is_in_memory(dir: &Path) -> Result<bool, Failure> {
+    const TMPFS: u32 = 0x0102_1994;
+    const RAMFS: u32 = 0x8584_58f6;
+    // The type's width differs from machine to machine; the numbers are of 32 bits (statfs(2)).
+    let kind = u32::try_from(statfs(dir)?.f_type & 0xffff_ffff)?;
+    Ok([TMPFS, RAMFS].contains(&kind))
+}
+
 const PATIENCE: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, FromArgMatches};
+
+    use super::*;
+
+    fn bed(args: &[&str]) -> Bed {
+        let command = Bed::augment_args(clap::Command::new("bed").no_binary_name(true));
+        Bed::from_arg_matches(&command.try_get_matches_from(args).unwrap()).unwrap()
+    }
+
+    /// A peer that syncs to memory says that it is durable, and is faster than every disk.
+    #[test]
+    fn a_disk_is_no_memory_and_memory_no_disk() {
+        let own = beside().unwrap();
+        let own = own.to_str().unwrap();
+        let good = bed(&["--disk-dir", own, "--memory-dir", "/dev/shm"]);
+        let made = [good.disk().unwrap(), good.memory().unwrap()].map(|dir| dir.path().to_owned());
+        assert!(made.iter().all(|dir| !dir.exists()), "they go with their names");
+        let bad = bed(&["--disk-dir", "/dev/shm", "--memory-dir", own]);
+        let refused = bad.disk().unwrap_err().to_string();
+        assert_eq!(refused, "/dev/shm is in memory: choose a --disk-dir on a disk");
+        let refused = bad.memory().unwrap_err().to_string();
+        assert_eq!(refused, format!("{own} is not in memory: choose a --memory-dir on tmpfs"));
+    }
+}

@@ -159,11 +159,11 @@ impl Scene {
     fn new(peers: &[(&str, &str)]) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let dir = || tempfile::tempdir().unwrap();
+        let dir = |within: &str| tempfile::tempdir_in(within).unwrap();
         let scene = Self {
-            bin: dir(),
-            disk: dir(),
-            memory: dir(),
+            bin: tempfile::tempdir().unwrap(),
+            disk: dir(env!("CARGO_TARGET_TMPDIR")),
+            memory: dir("/dev/shm"),
             marker: format!("864000{count}.{}", std::process::id()),
         };
         peers.iter().for_each(|(program, behaviour)| scene.script(program, behaviour));
