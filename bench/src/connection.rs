@@ -41,6 +41,8 @@ struct OnTheWay {
 pub(crate) struct Exchange<'a> {
     pub(crate) ask: Ask,
     pub(crate) since: Instant,
+    /// When the end of the reply had been read.
+    pub(crate) at: Instant,
     pub(crate) reply: Reply,
     /// The words of a refusal.
     pub(crate) said: &'a str,
@@ -142,24 +144,27 @@ impl Connection {
     }
 
     /// Reads what is there, gives each reply to `done`, and adds to `received`. `ends` says that
-    /// the peer has closed its side, and that all is to be read up to there.
+    /// the peer has closed its side, and that all is to be read up to there. Returns true if there
+    /// may be more: one peer that sends without end must not keep everything else waiting.
     pub(crate) fn read(
         &mut self,
         scratch: &mut [u8],
         ends: bool,
         received: &mut u64,
         mut done: impl FnMut(Exchange<'_>),
-    ) -> Result<(), Broken> {
-        loop {
+    ) -> Result<bool, Broken> {
+        for _ in 0..READS_MAX {
             let read = match self.stream.read(scratch) {
                 Ok(0) => return Err(Broken::Closed),
                 Ok(read) => read,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => return Err(Broken::Failed(error)),
             };
             *received += read as u64;
             let mut bytes = &scratch[..read];
+            // Of this read: what came before it was there before.
+            let mut at = None;
             while !bytes.is_empty() {
                 // Not even the start of a reply may come unasked: it would pass for the next one.
                 let Some(OnTheWay { ask, since, .. }) = self.on_the_way.front().copied() else {
@@ -168,13 +173,55 @@ impl Connection {
                 if let Some(reply) = self.speaker.reply(&mut bytes, ask)? {
                     self.on_the_way.pop_front();
                     self.replied += u64::from(ask != Ask::Hello);
-                    done(Exchange { ask, since, reply, said: self.speaker.said() });
+                    let at = *at.get_or_insert_with(Instant::now);
+                    done(Exchange { ask, since, at, reply, said: self.speaker.said() });
                 }
             }
             // Less than there was room for is all there was; what comes later is a new event.
             if read < scratch.len() && !ends {
-                return Ok(());
+                return Ok(false);
             }
         }
+        Ok(true)
+    }
+}
+
+/// So often is read from one connection before the others have their turn.
+const READS_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write, net::TcpListener};
+
+    use super::*;
+    use crate::{client::Work, protocol::Request};
+
+    /// A peer that sends faster than it is read would keep all others waiting; and replies that
+    /// are read one after the other would all have the time of the first.
+    #[test]
+    fn a_flood_is_read_in_parts_and_each_part_has_its_time() {
+        const REPLY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+        const COUNT: usize = 100;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = listener.local_addr().unwrap();
+        let work = Work::Same(Request::new("GET", "a", "/", b""));
+        let patience = Duration::from_secs(10);
+        let mut connection =
+            Connection::open(target, work.speaker(target), COUNT, patience).unwrap();
+        let now = Instant::now();
+        let asks = (0..COUNT).map(|_| (Ask::Same, now));
+        connection.ask(asks, now, &mut Outbox::default());
+        let mut peer = listener.accept().unwrap().0;
+        peer.write_all(&REPLY.repeat(COUNT)).unwrap();
+        connection.stream.set_nonblocking(false).unwrap();
+        while connection.stream.peek(&mut [0; 2 * READS_MAX * REPLY.len()]).unwrap()
+            < (READS_MAX + 1) * REPLY.len()
+        {}
+        connection.stream.set_nonblocking(true).unwrap();
+        let (mut scratch, mut received, mut times) = (REPLY.to_vec(), 0, Vec::new());
+        let read = connection.read(&mut scratch, false, &mut received, |done| times.push(done.at));
+        assert!(read.unwrap());
+        assert_eq!((received, times.len()), ((READS_MAX * REPLY.len()) as u64, READS_MAX));
+        assert!(times.is_sorted_by(|earlier, later| earlier < later));
     }
 }

@@ -25,7 +25,8 @@ pub struct Outcome {
     pub received_bytes: u64,
     /// Nanoseconds from before the write of a request, or from its intended time in an open loop,
     /// to behind the read of its reply's end. In a closed loop a slow reply also keeps back the
-    /// requests that would have met the same delay.
+    /// requests that would have met the same delay. Those count that were sent, or meant to be,
+    /// while it was measured, whenever their replies came; of an unsent one, how long it waited.
     pub latency_ns: Histogram<u64>,
     /// Requests in each [`WINDOW`].
     pub windows: Vec<u64>,

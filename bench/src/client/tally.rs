@@ -15,7 +15,9 @@ pub(super) struct Tally<'a> {
     pub(super) is_trim: bool,
     /// Since when is measured, if it is.
     pub(super) measured_since: Option<Instant>,
-    /// When they were there.
+    /// Whose latency counts.
+    pub(super) window: Window,
+    /// When the last of them was there.
     pub(super) now: Option<Instant>,
     pub(super) replied: usize,
     pub(super) appended_bytes: u64,
@@ -25,7 +27,7 @@ pub(super) struct Tally<'a> {
 
 impl Tally<'_> {
     pub(super) fn count(&mut self, done: &Exchange<'_>) {
-        let now = *self.now.get_or_insert_with(Instant::now);
+        self.now = Some(done.at);
         self.closes |= done.reply.closes;
         let is_good = note_verdict(&mut self.outcome.errors, done);
         if done.ask == Ask::Hello {
@@ -43,14 +45,32 @@ impl Tally<'_> {
         if !is_read {
             self.appended_bytes += done.reply.payload_bytes;
         }
+        if self.window.has(done.since) {
+            let taken = done.at.saturating_duration_since(done.since);
+            self.outcome.latency_ns.saturating_record(nanoseconds(taken));
+        }
         if let Some(since) = self.measured_since {
             self.outcome.requests += 1;
             self.outcome.reads += u64::from(is_read);
             self.outcome.payload_bytes += done.reply.payload_bytes;
-            let taken = nanoseconds(now.saturating_duration_since(done.since));
-            self.outcome.latency_ns.saturating_record(taken);
-            count_in_window(&mut self.outcome.windows, now.saturating_duration_since(since));
+            count_in_window(&mut self.outcome.windows, done.at.saturating_duration_since(since));
         }
+    }
+}
+
+/// When requests were meant to be sent whose latency counts.
+///
+/// By the time of their replies, those that took long would be missing: they are on the way when
+/// the time is over. And one that met a stall of the warm-up would be there.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Window {
+    pub(super) since: Option<Instant>,
+    pub(super) until: Option<Instant>,
+}
+
+impl Window {
+    pub(super) fn has(self, time: Instant) -> bool {
+        self.since.is_some_and(|since| since <= time) && self.until.is_none_or(|until| time < until)
     }
 }
 
@@ -80,6 +100,6 @@ fn count_in_window(windows: &mut Vec<u64>, at: Duration) {
     }
 }
 
-fn nanoseconds(time: Duration) -> u64 {
+pub(super) fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

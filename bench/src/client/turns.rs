@@ -28,7 +28,7 @@ use super::{
     Limit, Pace, Plan, Watch,
     lane::Lane,
     schedule::Schedule,
-    tally::Tally,
+    tally::{Tally, Window},
     work::{Source, Work},
 };
 use crate::{
@@ -73,6 +73,7 @@ struct Turns<'a> {
     /// Of an open loop.
     schedule: Option<Schedule>,
     phase: Phase,
+    window: Window,
     /// Requests that were sent, or whose time has come, since measuring began.
     issued: u64,
     /// Payload since the last trim.
@@ -101,6 +102,7 @@ impl<'a> Turns<'a> {
             source: Source::new(&plan.work),
             schedule: None,
             phase: Phase::WarmUp { until: now },
+            window: Window::default(),
             issued: 0,
             untrimmed_bytes: 0,
             next_check: now,
@@ -223,6 +225,7 @@ impl<'a> Turns<'a> {
             outcome: &mut self.outcome,
             is_trim,
             measured_since: self.phase.measured_since(),
+            window: self.window,
             now: None,
             replied: 0,
             appended_bytes: 0,
@@ -239,8 +242,11 @@ impl<'a> Turns<'a> {
                 self.reopen(lane, Some(&broken));
             }
             _ if self.plan.short && !is_trim && replied > 0 => self.next_short(lane),
-            Ok(()) if closes => self.reopen(lane, None),
-            Ok(()) => {
+            Ok(_) if closes => self.reopen(lane, None),
+            Ok(has_more) => {
+                if has_more {
+                    self.listen_again(lane);
+                }
                 if flags.contains(EventFlags::OUT) {
                     self.write(lane);
                 }

@@ -29,15 +29,20 @@ impl Turns<'_> {
     }
 
     fn enter(&mut self, lane: usize, mut connection: Connection) -> io::Result<()> {
-        // Edges: one event for each arrival, and none to be taken back.
-        let wanted = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        let name = EventData::new_u64(lane as u64);
-        epoll::add(&self.epoll, connection.stream(), name, wanted)?;
+        epoll::add(&self.epoll, connection.stream(), name(lane), wanted())?;
         if !self.plan.short {
             connection.write();
         }
         self.lanes[lane].connection = Some(connection);
         Ok(())
+    }
+
+    /// Has what is there already told of once more.
+    pub(super) fn listen_again(&mut self, lane: usize) {
+        let Some(connection) = &self.lanes[lane].connection else { return };
+        if let Err(error) = epoll::modify(&self.epoll, connection.stream(), name(lane), wanted()) {
+            self.reopen(lane, Some(&Broken::Failed(error.into())));
+        }
     }
 
     fn work(&self, lane: usize) -> &Work {
@@ -106,6 +111,15 @@ impl Turns<'_> {
             self.ask(lane, self.depth(), Instant::now());
         }
     }
+}
+
+fn name(lane: usize) -> EventData {
+    EventData::new_u64(lane as u64)
+}
+
+/// Edges: one event for each arrival, and none to be taken back.
+fn wanted() -> EventFlags {
+    EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET
 }
 
 /// Of short connections, one now and then may be refused.

@@ -1,0 +1,128 @@
+//! The client against servers that would have it tell something else than what was.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    thread,
+    time::{Duration, Instant},
+};
+
+use impasto_bench::{
+    client::{self, Limit, Pace, Plan, Work},
+    outcome::Outcome,
+    protocol::Request,
+};
+
+/// A server that calls `answer` for each connection, with the number that it has.
+fn server(answer: impl Fn(u64, TcpStream) + Clone + Send + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for (number, stream) in (0..).zip(listener.incoming()) {
+            let (stream, answer) = (stream.unwrap(), answer.clone());
+            stream.set_nodelay(true).unwrap();
+            thread::spawn(move || answer(number, stream));
+        }
+    });
+    address
+}
+
+fn same(target: SocketAddr, requests: u64) -> Plan {
+    let limit = Limit::Requests(requests);
+    Plan { limit, ..Plan::new(target, Work::Same(Request::new("GET", "a", "/", b""))) }
+}
+
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+const GET_BYTES: usize = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".len();
+
+fn answer_gets(mut stream: TcpStream, before: impl Fn(u64)) {
+    let mut request = [0; GET_BYTES];
+    for number in 0.. {
+        if stream.read_exact(&mut request).is_err() {
+            return;
+        }
+        before(number);
+        if stream.write_all(OK).is_err() {
+            return;
+        }
+    }
+}
+
+/// How many requests took longer than `ms`.
+fn longer_than(outcome: &Outcome, ms: u64) -> u64 {
+    let below = outcome.latency_ns.count_between(0, ms * 1_000_000);
+    outcome.latency_ns.len() - below
+}
+
+/// Requests that a stall at the end keeps waiting are on the way, or not even sent, when the time
+/// is over: whoever counts replies does not see them.
+#[test]
+fn a_stall_at_the_end_of_the_window_is_seen() {
+    for (pace, pipeline) in [
+        (Pace::Closed, 1),
+        (Pace::Open { per_second: 1000.0 }, 1),
+        (Pace::Open { per_second: 1000.0 }, 1000),
+    ] {
+        let target = server(|_, stream| {
+            let start = Instant::now();
+            answer_gets(stream, |_| {
+                let stalls = Duration::from_millis(200)..Duration::from_millis(600);
+                if stalls.contains(&start.elapsed()) {
+                    thread::sleep(stalls.end.saturating_sub(start.elapsed()));
+                }
+            });
+        });
+        let mut plan = same(target, 0);
+        (plan.pace, plan.pipeline) = (pace, pipeline);
+        plan.limit = Limit::Time(Duration::from_millis(400));
+        let outcome = client::run(&plan).unwrap();
+        assert_eq!(outcome.errors.total(), 0, "{outcome}");
+        let wanted = if pace == Pace::Closed { 1 } else { 90 };
+        assert!(longer_than(&outcome, 100) >= wanted, "{pace:?} {pipeline}: {outcome}");
+    }
+}
+
+/// A server fills its caches while it is warmed up; what that took is nobody's latency.
+#[test]
+fn what_was_asked_in_the_warm_up_has_no_latency() {
+    for pace in [Pace::Closed, Pace::Open { per_second: 1000.0 }] {
+        let target = server(|_, stream| {
+            answer_gets(stream, |number| {
+                if number == 0 {
+                    thread::sleep(Duration::from_millis(600));
+                }
+            });
+        });
+        let mut plan = same(target, 0);
+        (plan.pace, plan.pipeline) = (pace, 1000);
+        plan.warm_up = Duration::from_millis(300);
+        plan.limit = Limit::Time(Duration::from_secs(1));
+        if pace == Pace::Closed {
+            plan.pipeline = 1;
+        }
+        let outcome = client::run(&plan).unwrap();
+        assert_eq!(outcome.errors.total(), 0, "{outcome}");
+        assert!(outcome.requests > 0, "{outcome}");
+        // The rest of the stall is seen by whom it keeps waiting after the warm-up.
+        assert_eq!(longer_than(&outcome, 400), 0, "{pace:?}: {outcome}");
+    }
+}
+
+/// Gigabytes that come faster than they are read: the time and the patience end all the same.
+#[test]
+fn a_reply_without_an_end_ends_with_patience() {
+    let target = server(|_, mut stream| {
+        let _read = stream.read(&mut [0; 4096]);
+        let _written =
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999\r\n\r\n");
+        while stream.write_all(&[0; 1 << 20]).is_ok() {}
+    });
+    let mut plan = same(target, 1);
+    plan.patience = Duration::from_millis(300);
+    let start = Instant::now();
+    let outcome = client::run(&plan).unwrap();
+    assert_eq!((outcome.requests, outcome.errors.late), (0, 1), "{outcome}");
+    assert!(start.elapsed() < Duration::from_secs(10));
+}
