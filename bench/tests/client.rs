@@ -74,7 +74,7 @@ fn every_request_is_sent_once_and_counted_once() {
 #[test]
 fn a_wrong_status_is_an_error_and_no_request() {
     const FULL: &str = "HTTP/1.1 507 Insufficient Storage\r\nContent-Length: 5\r\n\r\nfull\n";
-    let outcome = run_against(2, 100, |number| Some(if number < 10 { CREATED } else { FULL }));
+    let outcome = run_against(1, 100, |number| Some(if number < 20 { CREATED } else { FULL }));
     assert_eq!(outcome.requests, 20, "{outcome}");
     assert_eq!(outcome.errors.statuses[&507], 80);
     assert_eq!(outcome.errors.total(), 80);
