@@ -82,9 +82,13 @@ impl Speaker for Etcd {
 
     fn reply(&mut self, bytes: &mut &[u8], ask: Ask) -> Result<Option<Reply>, Malformed> {
         let Self { replies, body, .. } = self;
-        let Some(head) = replies.next(bytes, |piece| body.extend_from_slice(piece))? else {
-            return Ok(None);
+        // What is longer than all that etcd says around a value is none of its replies.
+        let body_bytes_max = 2 * self.values.len_bytes() + BODY_BYTES_MAX;
+        let keep = |piece: &[u8]| {
+            let room = body_bytes_max.saturating_sub(body.len());
+            body.extend_from_slice(&piece[..piece.len().min(room)]);
         };
+        let Some(head) = replies.next(bytes, keep)? else { return Ok(None) };
         let verdict = match (head.status, ask) {
             (200, Ask::Read(key)) => self.verdict(key),
             (200, _) => Verdict::Good,
@@ -118,6 +122,8 @@ const END: &[u8] = br#""}"#;
 const ENCODED_BYTES: usize = 20;
 /// What stands around a value.
 const BODY_BYTES_USUAL: usize = 1024;
+
+const BODY_BYTES_MAX: usize = 64 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -168,5 +174,17 @@ mod tests {
             Verdict::Status(503),
         ];
         assert_eq!(heard(speaker, &asks, text.concat().as_bytes()).unwrap(), wanted);
+    }
+
+    /// A server of a few lines must not be able to fill the client's memory.
+    #[test]
+    fn a_reply_without_an_end_is_not_kept() {
+        let mut speaker = Etcd::new("a", Values::new(4));
+        let head = &mut &b"HTTP/1.1 200 OK\r\nContent-Length: 9999999999\r\n\r\n"[..];
+        assert_eq!(speaker.reply(head, Ask::Read(1)), Ok(None));
+        for _ in 0..100 {
+            assert_eq!(speaker.reply(&mut &[b'x'; 64 << 10][..], Ask::Read(1)), Ok(None));
+        }
+        assert!(speaker.body.capacity() < 1 << 20, "{}", speaker.body.capacity());
     }
 }

@@ -6,6 +6,8 @@
 //! request: bind, execute, sync                            -> [row], complete, ready for query
 //! ```
 
+use std::mem;
+
 use super::{Ask, Malformed, Outbox, Reply, Speaker, Values, Verdict, pieces::Passing};
 
 /// A connection that upserts and selects.
@@ -21,6 +23,8 @@ pub(crate) struct Postgres {
     /// How often it was ready since the last reply.
     readies: u32,
     verdict: Option<Verdict>,
+    /// Whether something was carried out: ready alone is no answer to a request.
+    is_complete: bool,
     said: String,
 }
 
@@ -64,6 +68,7 @@ impl Postgres {
             message: Message::default(),
             readies: 0,
             verdict: None,
+            is_complete: false,
             said: String::new(),
         }
     }
@@ -89,12 +94,17 @@ impl Postgres {
             b'Z' => {
                 self.readies += 1;
                 let wanted = if ask == Ask::Hello { self.hello_readies } else { 1 };
+                let is_complete = mem::take(&mut self.is_complete);
+                if ask != Ask::Hello && !is_complete && self.verdict.is_none() {
+                    return Err(Malformed::Postgres);
+                }
                 if self.readies == wanted {
                     return Ok(Some(self.end_reply(ask, false)));
                 }
             }
-            // Bound, complete, parameters, keys, notices, parsed: as it should be.
-            b'1' | b'2' | b'C' | b'K' | b'N' | b'R' | b'S' => {}
+            b'C' => self.is_complete = true,
+            // Bound, parameters, keys, notices, parsed: as it should be.
+            b'1' | b'2' | b'K' | b'N' | b'R' | b'S' => {}
             _ => return Err(Malformed::Postgres),
         }
         Ok(None)
@@ -353,6 +363,11 @@ mod tests {
             [&b"-ERR x\r\n"[..], b"HTTP/1.1 400 Bad Request\r\n\r\n", b"Z\0\0\0\x01I", b"220 mail"]
         {
             assert_eq!(heard(speaker, &[Ask::Hello], bad), Err(Malformed::Postgres), "{bad:?}");
+        }
+        // Ready again, and nothing done: a write that nobody has carried out.
+        let ready = message(b'Z', b"I");
+        for ask in [Ask::Write(1), Ask::Read(1)] {
+            assert_eq!(heard(speaker, &[ask], &ready), Err(Malformed::Postgres));
         }
     }
 }

@@ -197,6 +197,8 @@ impl Chunks {
             *bytes = rest;
             if *first == b'\n' {
                 match self.part {
+                    // An empty line is no length, and so not the last one either.
+                    Part::Length if self.seen == 0 => return Err(Malformed::Chunk),
                     Part::Trailer if self.seen == 0 => return Ok(true),
                     Part::Trailer => self.enter(Part::Trailer),
                     Part::End => self.enter(Part::Length),
@@ -290,7 +292,7 @@ mod tests {
         let two = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n";
         assert_eq!(found(two), Malformed::Length);
         let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
-        for bad in ["x\r\n", "1\r\nab\r\n", "ffffffffffffffffff\r\n"] {
+        for bad in ["\r\n\r\n", "x\r\n", "1\r\nab\r\n", "ffffffffffffffffff\r\n"] {
             assert_eq!(found([chunked, bad].concat().as_bytes()), Malformed::Chunk, "{bad}");
         }
         let endless = [&b"HTTP/1.1 200 OK\r\nX: "[..], &[b'x'; HEAD_BYTES_MAX]].concat();
