@@ -65,7 +65,11 @@ impl Threads {
     /// If one of `pids` is no process, with its number.
     pub fn of_processes(pids: &[u32]) -> Result<Self, (u32, io::Error)> {
         let mut threads = Vec::new();
-        for pid in pids {
+        for (index, pid) in pids.iter().enumerate() {
+            // Given twice, it has not used twice as much.
+            if pids[..index].contains(pid) {
+                continue;
+            }
             threads.extend(Self::of_process(*pid).map_err(|error| (*pid, error))?.0);
         }
         for pid in descendants(pids) {
@@ -141,6 +145,11 @@ mod tests {
         assert!(found.contains(&child.id()) && !found.contains(&own), "{found:?}");
         let alone = Threads::of_process(own).unwrap();
         assert!(Threads::of_processes(&[own]).unwrap().0.len() > alone.0.len());
+        let pids = [own, own, child.id()];
+        let twice = Threads::of_processes(&pids).unwrap();
+        let children = Threads::of_process(child.id()).unwrap().0;
+        let counted = |thread: u64| twice.0.iter().filter(|(found, _)| *found == thread).count();
+        assert_eq!((counted(children[0].0), counted(own.into())), (1, 1));
         drop(child.stdin.take());
         child.wait().unwrap();
         assert!(Threads::of_processes(&[0]).is_err());
