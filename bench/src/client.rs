@@ -12,6 +12,7 @@
 mod fill;
 mod lane;
 mod schedule;
+mod start;
 mod tally;
 mod turns;
 mod watch;
@@ -30,6 +31,7 @@ use crate::{
 };
 pub(crate) use fill::append;
 pub use fill::fill;
+use start::Line;
 pub use watch::Watch;
 pub use work::{Dialect, Keyed, Order, Work};
 
@@ -128,18 +130,14 @@ pub fn run(plan: &Plan) -> Result<Outcome, LoadError> {
 pub fn run_watched(plan: &Plan, watch: &Watch) -> Result<Outcome, LoadError> {
     raise_descriptors();
     let threads = plan.cores.len().clamp(1, plan.connections.max(1));
+    let line = Line::new(threads);
     let outcomes = thread::scope(|scope| {
         let running: Vec<_> = (0..threads)
             .map(|index| {
                 let share = share(plan, threads, index);
                 let core = plan.cores.get(index).copied();
-                scope.spawn(move || {
-                    if let Some(core) = core {
-                        pin(&[core])
-                            .map_err(|error| LoadError::Client { action: "be pinned", error })?;
-                    }
-                    turns::run(&share, watch)
-                })
+                let line = &line;
+                scope.spawn(move || turns::run(&share, watch, core, line.place(index)))
             })
             .collect();
         let joined = running.into_iter().map(|thread| thread.join().expect("a client returns"));

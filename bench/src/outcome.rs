@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt, io, time::Duration};
 
 use hdrhistogram::Histogram;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -38,6 +39,8 @@ pub struct Outcome {
     pub spun: Duration,
     /// Threads of the client.
     pub threads: usize,
+    /// What part of the time the busiest of them was busy.
+    pub busiest: f64,
     /// Trims that were answered.
     pub trims: u64,
     /// Connections that the server had announced to close, and that were opened again.
@@ -69,6 +72,7 @@ impl Outcome {
             unsent: 0,
             spun: Duration::ZERO,
             threads: 1,
+            busiest: 0.0,
             latency_ns: Histogram::new_with_max(LATENCY_NS_MAX, 3).expect("3 digits are allowed"),
             trims: 0,
             reopened: 0,
@@ -123,7 +127,8 @@ impl Outcome {
 
     /// Returns true if the client had too little time left for its throughput to be the server's.
     pub fn client_is_busy(&self) -> bool {
-        self.client_busy() > CLIENT_BUSY_MAX
+        // One that is full keeps its own connections waiting, whatever the others do.
+        self.busiest > CLIENT_BUSY_MAX
     }
 
     /// Returns the server's time on a CPU for each request, in microseconds.
@@ -151,6 +156,7 @@ impl Outcome {
         self.unsent += other.unsent;
         self.spun += other.spun;
         self.threads += other.threads;
+        self.busiest = self.busiest.max(other.busiest);
         self.latency_ns.add(&other.latency_ns).expect("both have the same bounds");
         self.trims += other.trims;
         self.reopened += other.reopened;
@@ -187,6 +193,7 @@ impl Outcome {
                 "wait": self.share(self.client.wait),
                 "spun": self.share(self.spun),
                 "threads": self.threads,
+                "busiest": self.busiest,
                 "limits": self.client_is_busy(),
             },
             "server": self.server.map(|server| json!({
@@ -216,17 +223,16 @@ impl fmt::Display for Outcome {
         let each = |bytes: u64| bytes as f64 / requests.max(1) as f64;
         let (sent, received) = (each(self.sent_bytes), each(self.received_bytes));
         writeln!(f, "; {sent:.0} bytes sent and {received:.0} received per request")?;
-        write!(f, "latency   ")?;
-        let quantiles = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
-        for (name, part) in quantiles {
-            write!(f, " {name} {:.1}", self.quantile_us(part))?;
-        }
-        let (mean, std) = (self.latency_ns.mean() / 1e3, self.latency_ns.stdev() / 1e3);
-        writeln!(f, " us; mean {mean:.1}, std {std:.1}")?;
+        self.fmt_latency(f)?;
         self.fmt_behind(f)?;
         let wait = |usage: Usage| 100.0 * self.share(usage.wait);
         let (busy, waiting) = (100.0 * self.client_busy(), wait(self.client));
-        writeln!(f, "client     {busy:.0} % busy, {waiting:.1} % waiting")?;
+        write!(f, "client     {busy:.0} % busy, {waiting:.1} % waiting")?;
+        if self.threads > 1 {
+            let (threads, busiest) = (self.threads, 100.0 * self.busiest);
+            write!(f, "; {threads} threads, the busiest {busiest:.0} %")?;
+        }
+        writeln!(f)?;
         if let Some(server) = self.server {
             let cost = self.server_us_per_request().unwrap_or(f64::NAN);
             let busy = 100.0 * self.share(server.run);
@@ -253,6 +259,19 @@ impl fmt::Display for Outcome {
 }
 
 impl Outcome {
+    fn fmt_latency(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.latency_ns.is_empty() {
+            return writeln!(f, "latency    none: nothing was answered");
+        }
+        write!(f, "latency   ")?;
+        let quantiles = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
+        for (name, part) in quantiles {
+            write!(f, " {name} {:.1}", self.quantile_us(part))?;
+        }
+        let (mean, std) = (self.latency_ns.mean() / 1e3, self.latency_ns.stdev() / 1e3);
+        writeln!(f, " us; mean {mean:.1}, std {std:.1}")
+    }
+
     /// Says how far an open loop fell behind its times.
     fn fmt_behind(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.behind.is_zero() && self.unsent == 0 {
@@ -359,7 +378,7 @@ impl fmt::Display for Errors {
 #[non_exhaustive]
 pub enum LoadError {
     /// The server cannot be reached.
-    #[error("cannot connect to {target}: {error}; is the server running there?")]
+    #[error("cannot connect to {target}: {error}; {}", what_helps(.error))]
     Connect {
         /// Where it should be.
         target: std::net::SocketAddr,
@@ -385,6 +404,20 @@ pub enum LoadError {
         /// What the kernel says.
         error: io::Error,
     },
+}
+
+/// Returns what somebody can do who cannot connect.
+fn what_helps(error: &io::Error) -> &'static str {
+    match Errno::from_io_error(error) {
+        Some(Errno::MFILE | Errno::NFILE) => {
+            "each connection is a descriptor: fewer --connections, or a higher `ulimit -n`"
+        }
+        Some(Errno::ADDRNOTAVAIL) => {
+            "no local port is left: those of closed connections are free again after a minute \
+             (TIME_WAIT)"
+        }
+        _ => "is the server running there?",
+    }
 }
 
 /// Points of the curve of latencies between 0 and 50 %, 50 and 75 %, 75 and 87.5 %, ...

@@ -5,6 +5,7 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -14,6 +15,7 @@ use impasto_bench::{
     outcome::Outcome,
     protocol::Request,
 };
+use socket2::{Domain, Socket, Type};
 
 /// A server that calls `answer` for each connection, with the number that it has.
 fn server(answer: impl Fn(u64, TcpStream) + Clone + Send + 'static) -> SocketAddr {
@@ -125,4 +127,68 @@ fn a_reply_without_an_end_ends_with_patience() {
     let outcome = client::run(&plan).unwrap();
     assert_eq!((outcome.requests, outcome.errors.late), (0, 1), "{outcome}");
     assert!(start.elapsed() < Duration::from_secs(10));
+}
+
+/// Threads that wait for a server that takes their connections must not be measured by others that
+/// have the server for themselves; one that cannot begin ends all of them at once.
+#[test]
+fn threads_begin_together_or_not_at_all() {
+    let target = server(|_, stream| answer_gets(stream, |_| {}));
+    let mut plan = same(target, 0);
+    (plan.connections, plan.cores) = (2, vec![0, 1 << 20]);
+    plan.limit = Limit::Time(Duration::from_secs(30));
+    let start = Instant::now();
+    let text = client::run(&plan).unwrap_err().to_string();
+    assert!(text.contains("be pinned"), "{text}");
+    assert!(start.elapsed() < Duration::from_secs(10));
+}
+
+/// The first connection is closed, and the next one never comes about: the other one is measured as
+/// if nothing were, and not when the client has stopped to wait.
+#[test]
+fn a_connection_that_hangs_keeps_no_other_waiting() {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+    socket.listen(0).unwrap();
+    let listener = TcpListener::from(socket);
+    let target = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let first = listener.accept().unwrap().0;
+        let second = listener.accept().unwrap().0;
+        // Nobody is accepted any more, and these take the room of those who wait for it.
+        let crowd: Vec<Socket> = (0..4)
+            .map(|_| {
+                let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+                socket.set_nonblocking(true).unwrap();
+                let _begun = socket.connect(&target.into());
+                socket
+            })
+            .collect();
+        let mut gone = first;
+        gone.read_exact(&mut [0; GET_BYTES]).unwrap();
+        gone.write_all(OK).unwrap();
+        drop(gone);
+        answer_gets(second, |_| {});
+        drop((listener, crowd));
+    });
+    let mut plan = same(target, 0);
+    (plan.connections, plan.patience) = (2, Duration::from_secs(2));
+    plan.limit = Limit::Time(Duration::from_millis(300));
+    let outcome = client::run(&plan).unwrap();
+    assert!(outcome.elapsed < Duration::from_millis(1500), "{outcome}");
+    assert!(outcome.requests > 2 && outcome.errors.total() > 0, "{outcome}");
+}
+
+/// Whoever reads that no descriptor is left does not look for a server that is not running.
+#[test]
+fn without_descriptors_it_says_what_is_missing() {
+    let target = server(|_, stream| answer_gets(stream, |_| {}));
+    let program = env!("CARGO_BIN_EXE_impasto-bench");
+    let script = format!(
+        "ulimit -n 40; exec {program} load --target http://{target} --connections 100 --requests 1"
+    );
+    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("ulimit -n") && !text.contains("is the server running"), "{text}");
 }

@@ -43,6 +43,11 @@ impl Schedule {
         self.time(lane as u64 + number * self.lanes)
     }
 
+    /// Returns the time between two requests.
+    pub(super) fn spacing(per_second: f64) -> Duration {
+        Duration::try_from_secs_f64(1.0 / per_second).unwrap_or(NEVER).min(NEVER)
+    }
+
     fn time(&self, number: u64) -> Instant {
         let seconds = number as f64 * self.spacing_ns / 1e9;
         // Beyond the end of time is as good as never.

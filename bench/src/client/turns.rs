@@ -27,7 +27,9 @@ use rustix::{
 use super::{
     Limit, Pace, Plan, Watch,
     lane::Lane,
+    pin,
     schedule::Schedule,
+    start::Place,
     tally::{Tally, Window},
     work::{Source, Work},
 };
@@ -38,10 +40,23 @@ use crate::{
 };
 use phase::Phase;
 
-/// Carries out a plan on the calling thread.
-pub(super) fn run(plan: &Plan, watch: &Watch) -> Result<Outcome, LoadError> {
-    let mut turns = Turns::new(plan, watch)?;
-    turns.begin()?;
+/// Carries out a plan on the calling thread, as soon as all others are ready, too.
+pub(super) fn run(
+    plan: &Plan,
+    watch: &Watch,
+    core: Option<usize>,
+    place: Place<'_>,
+) -> Result<Outcome, LoadError> {
+    let pinned = core.map_or(Ok(()), |core| pin(&[core]));
+    let turns = pinned
+        .map_err(|error| LoadError::Client { action: "be pinned", error })
+        .and_then(|()| Turns::new(plan, watch));
+    let all_ready = place.wait(turns.is_ok());
+    let mut turns = turns?;
+    if !all_ready {
+        return Ok(turns.outcome);
+    }
+    turns.begin(place)?;
     while turns.goes_on() {
         turns.turn()?;
     }
@@ -122,7 +137,7 @@ impl<'a> Turns<'a> {
         Ok(turns)
     }
 
-    fn begin(&mut self) -> Result<(), LoadError> {
+    fn begin(&mut self, place: Place<'_>) -> Result<(), LoadError> {
         let now = Instant::now();
         let warm_up = match self.plan.limit {
             Limit::Time(_) => self.plan.warm_up,
@@ -132,8 +147,8 @@ impl<'a> Turns<'a> {
         self.move_on(now)?;
         match self.plan.pace {
             Pace::Open { per_second } => {
-                let schedule = Schedule::new(Instant::now(), per_second, self.plan.connections);
-                self.schedule = Some(schedule);
+                let start = Instant::now() + Schedule::spacing(per_second).mul_f64(place.phase());
+                self.schedule = Some(Schedule::new(start, per_second, self.plan.connections));
                 // Woken when it is time, not up to 50 us later. Without it, it is only less exact.
                 let _as_before = set_current_timer_slack(NonZeroU64::new(1));
             }

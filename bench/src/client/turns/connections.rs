@@ -21,7 +21,19 @@ impl Turns<'_> {
         self.enter(lane, connection).map_err(failed)
     }
 
-    /// Starts to open the connection of a lane.
+    /// Starts to open the connection of a lane. One that cannot even be started is given up.
+    fn begins_to_connect(&mut self, lane: usize) -> bool {
+        let begun = self.begin_to_connect(lane);
+        if let Err(error) = begun {
+            let target = self.plan.target;
+            self.outcome.errors.refused += 1;
+            self.outcome.errors.note(&LoadError::Connect { target, error });
+            self.lanes[lane].is_dead = true;
+            return false;
+        }
+        true
+    }
+
     fn begin_to_connect(&mut self, lane: usize) -> io::Result<()> {
         let speaker = self.work(lane).speaker(self.plan.target);
         let connection = Connection::begin(self.plan.target, speaker)?;
@@ -60,13 +72,7 @@ impl Turns<'_> {
         if !self.plan.short || self.lanes[lane].is_dead {
             return false;
         }
-        if let Err(error) = self.begin_to_connect(lane) {
-            self.outcome.errors.refused += 1;
-            self.outcome.errors.note(&error);
-            self.lanes[lane].is_dead = true;
-            return false;
-        }
-        true
+        self.begins_to_connect(lane)
     }
 
     /// Ends a short connection that was answered, and opens the next one.
@@ -94,18 +100,21 @@ impl Turns<'_> {
             errors.note(broken);
         }
         drop(old);
+        if let Some(broken) = broken
+            && !malformed
+            && lost == 0
+            && self.lanes[lane].is_dead
+            && self.has_more()
+        {
+            self.outcome.errors.refused += 1;
+            self.outcome.errors.note(broken);
+        }
         if self.lanes[lane].is_dead || !(self.has_more() || self.lanes[lane].owed > 0) {
             return;
         }
-        if !is_short {
-            match self.connect(lane) {
-                Ok(()) => self.outcome.reopened += u64::from(broken.is_none()),
-                Err(error) => {
-                    self.outcome.errors.refused += 1;
-                    self.outcome.errors.note(&error);
-                    self.lanes[lane].is_dead = true;
-                }
-            }
+        // Not waited for: a server that takes no connection any more keeps nobody else waiting.
+        if !is_short && self.begins_to_connect(lane) {
+            self.outcome.reopened += u64::from(broken.is_none());
         }
         if lane < self.plan.connections {
             self.ask(lane, self.depth(), Instant::now());

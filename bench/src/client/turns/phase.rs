@@ -62,6 +62,7 @@ impl Turns<'_> {
             self.window.until = Some(now);
             self.outcome.elapsed = now - since;
             self.outcome.client = thread_usage()? - client;
+            self.outcome.busiest = self.outcome.client_busy();
             self.give_up_what_was_not_sent(now);
             // A server that has died has no usage; what its clients met is among the errors.
             if let (Some(before), Ok(Some(after))) = (server, self.server()) {

@@ -8,7 +8,7 @@ use std::{
 
 use super::*;
 use crate::{
-    client::{Dialect, Keyed, Order},
+    client::{Dialect, Keyed, Order, start::Line},
     protocol::{Request, Values},
 };
 
@@ -34,7 +34,7 @@ fn server(request_bytes: usize, reply: &'static str) -> SocketAddr {
 fn allocations(plan: &Plan, requests: u64) -> u64 {
     let plan = Plan { limit: Limit::Requests(requests), pipeline: 4, ..plan.clone() };
     let info = allocation_counter::measure(|| {
-        let outcome = run(&plan, &Watch::default()).unwrap();
+        let outcome = run(&plan, &Watch::default(), None, Line::new(1).place(0)).unwrap();
         assert_eq!((outcome.requests, outcome.errors.total()), (requests, 0), "{outcome}");
     });
     info.count_total
