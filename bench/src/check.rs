@@ -25,6 +25,7 @@ use crate::{
     cli::{self, Failure, tell},
     client::{self, Dialect, Keyed, Limit, Order, Plan, Trim, Work},
     load::trim,
+    machine::Machine,
     protocol::{Request, Values},
     statistics::{Random, Spread},
 };
@@ -65,6 +66,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))?;
         flag::register(signal, Arc::clone(&stop))?;
     }
+    tell(&Machine::look(args.seed).to_string());
     let mut all_good = true;
     for tool in Tool::ALL {
         if let Some(missing) = tool.missing() {

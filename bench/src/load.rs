@@ -4,9 +4,12 @@ mod bar;
 
 use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
+use serde_json::Value;
+
 use crate::{
     cli::{self, Failure, tell},
     client::{self, Keyed, Limit, Order, Pace, Plan, Trim, Watch, Work},
+    machine::Machine,
     protocol::{Request, Values},
     statistics::Random,
     target::{self, Scheme, Target},
@@ -20,10 +23,10 @@ pub(crate) struct Args {
     #[arg(long, value_parser = target::target, default_value = "http://127.0.0.1:8080")]
     target: Target,
     /// Connections
-    #[arg(long, default_value = "32", value_parser = cli::positive)]
+    #[arg(long, default_value = "32", value_parser = connections)]
     connections: usize,
     /// Requests on the way on each of them
-    #[arg(long, default_value = "1", value_parser = cli::positive)]
+    #[arg(long, default_value = "1", value_parser = pipeline)]
     pipeline: usize,
     /// Open a connection for each request; its time counts
     #[arg(long, conflicts_with = "pipeline")]
@@ -33,10 +36,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PER_SECOND", value_parser = rate)]
     rate: Option<f64>,
     /// Length of a body or value
-    #[arg(long, default_value = "1024", value_parser = cli::size)]
+    #[arg(long, default_value = "1024", value_parser = size)]
     size: u64,
     /// Length of the whole HTTP request: a field of no meaning fills it up
-    #[arg(long, value_parser = cli::positive)]
+    #[arg(long, value_parser = request_bytes)]
     request_bytes: Option<usize>,
     /// What HTTP's Host says, instead of the target's address
     #[arg(long)]
@@ -45,7 +48,7 @@ pub(crate) struct Args {
     #[arg(long, value_parser = share, conflicts_with_all = ["get", "trim", "request_bytes"])]
     reads: Option<f64>,
     /// How many keys there are; by HTTP: records of the log
-    #[arg(long, default_value = "10000", value_parser = cli::positive)]
+    #[arg(long, default_value = "10000", value_parser = keys)]
     keys: usize,
     /// Which keys: uniform, zipf (as YCSB's, 0.99), or zipf:EXPONENT
     #[arg(long, default_value = "uniform", value_parser = order)]
@@ -60,10 +63,10 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "seconds")]
     requests: Option<u64>,
     /// Stop after so many seconds
-    #[arg(long, default_value = "5", value_parser = cli::seconds)]
+    #[arg(long, default_value = "5", value_parser = seconds)]
     seconds: Duration,
     /// Send requests for so many seconds before it is measured
-    #[arg(long, default_value = "0", value_parser = cli::seconds, conflicts_with = "requests")]
+    #[arg(long, default_value = "0", value_parser = seconds, conflicts_with = "requests")]
     warm_up: Duration,
     /// Append one body by HTTP first, then read it: GET what `Location` named
     #[arg(long)]
@@ -75,7 +78,7 @@ pub(crate) struct Args {
     #[arg(long, value_parser = cli::size, conflicts_with = "get")]
     trim: Option<u64>,
     /// Give up a request that has no reply after so many seconds
-    #[arg(long, default_value = "10", value_parser = cli::seconds)]
+    #[arg(long, default_value = "10", value_parser = patience)]
     patience: Duration,
     /// Cores to run on, one thread each: `1` or `1,2`
     #[arg(long, value_delimiter = ',')]
@@ -97,11 +100,20 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         client::fill(&mut plan, fills, &watch)
     })?;
     let watch = Watch::default();
-    let outcome = bar::beside("load", plan.limit, &watch, || client::run_watched(&plan, &watch))?;
+    let whole = match plan.limit {
+        Limit::Time(time) => Limit::Time(plan.warm_up + time),
+        limit @ Limit::Requests(_) => limit,
+    };
+    let outcome = bar::beside("load", whole, &watch, || client::run_watched(&plan, &watch))?;
+    let machine = Machine::look(args.seed);
     if args.json {
-        tell(&outcome.to_json().to_string());
+        let mut all = machine.to_json();
+        if let (Value::Object(all), Value::Object(found)) = (&mut all, outcome.to_json()) {
+            all.extend(found);
+        }
+        tell(&all.to_string());
     } else {
-        tell(&outcome.to_string());
+        tell(&format!("{machine}\n{outcome}"));
     }
     let is_good = outcome.errors.total() == 0 && outcome.requests > 0;
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -175,6 +187,42 @@ pub(crate) fn trim(address: SocketAddr, log: &str, every_bytes: u64) -> Trim {
     Trim { request: Request::new("DELETE", address, &path, b""), every_bytes }
 }
 
+fn connections(text: &str) -> Result<usize, String> {
+    count(text, CONNECTIONS_MAX)
+}
+
+fn pipeline(text: &str) -> Result<usize, String> {
+    count(text, PIPELINE_MAX)
+}
+
+fn request_bytes(text: &str) -> Result<usize, String> {
+    count(text, SIZE_MAX)
+}
+
+fn keys(text: &str) -> Result<usize, String> {
+    count(text, KEYS_MAX)
+}
+
+fn count(text: &str, max: usize) -> Result<usize, String> {
+    let found = text.parse().ok().filter(|count| (1..=max).contains(count));
+    found.ok_or_else(|| format!("a number from 1 to {max}"))
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    let size = cli::size(text)?;
+    if size <= SIZE_MAX as u64 { Ok(size) } else { Err(format!("at most {SIZE_MAX} bytes")) }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let time = cli::seconds(text)?;
+    if time <= TIME_MAX { Ok(time) } else { Err(format!("at most {} s", TIME_MAX.as_secs())) }
+}
+
+fn patience(text: &str) -> Result<Duration, String> {
+    let time = seconds(text)?;
+    if time.is_zero() { Err("more than 0 seconds".into()) } else { Ok(time) }
+}
+
 fn share(text: &str) -> Result<f64, String> {
     let found = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
     found.ok_or_else(|| "a share from 0 to 1, like 0.9".into())
@@ -198,6 +246,16 @@ fn order(text: &str) -> Result<Order, String> {
 
 const YCSB_EXPONENT: f64 = 0.99;
 const RATE_MAX: f64 = 1e7;
+/// An address of the client has not even as many ports.
+const CONNECTIONS_MAX: usize = 65_536;
+/// All of them are kept in memory, on each connection.
+const PIPELINE_MAX: usize = 100_000;
+/// Twice what Redis takes.
+const SIZE_MAX: usize = 1 << 30;
+/// The name of a key has 12 digits.
+const KEYS_MAX: usize = 1_000_000_000_000;
+/// A year.
+const TIME_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 #[cfg(test)]
 mod tests {
@@ -214,5 +272,18 @@ mod tests {
         assert_eq!((share("0.9"), rate("1e3")), (Ok(0.9), Ok(1000.0)));
         assert!(share("1.1").is_err() && share("NaN").is_err());
         assert!(rate("0").is_err() && rate("inf").is_err());
+    }
+
+    /// Numbers that fit their type and nothing else made it panic, or take all memory.
+    #[test]
+    fn absurd_numbers_are_refused_with_what_is_possible() {
+        let most = u64::MAX.to_string();
+        for parse in [connections, pipeline, request_bytes, keys] {
+            assert!(parse(&most).unwrap_err().contains("from 1 to"));
+            assert!(parse("0").is_err() && parse("-1").is_err() && parse("1") == Ok(1));
+        }
+        assert!(size(&most).unwrap_err().contains("at most") && size("64MiB").is_ok());
+        assert!(seconds("1e18").unwrap_err().contains("at most") && seconds("0").is_ok());
+        assert!(patience("0").is_err() && patience("0.1").is_ok());
     }
 }

@@ -5,7 +5,7 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    process::Command,
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -129,6 +129,12 @@ fn a_reply_without_an_end_ends_with_patience() {
     assert!(start.elapsed() < Duration::from_secs(10));
 }
 
+fn bench(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_impasto-bench"));
+    command.args(args).stdin(Stdio::null());
+    command
+}
+
 /// Threads that wait for a server that takes their connections must not be measured by others that
 /// have the server for themselves; one that cannot begin ends all of them at once.
 #[test]
@@ -191,4 +197,26 @@ fn without_descriptors_it_says_what_is_missing() {
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("ulimit -n") && !text.contains("is the server running"), "{text}");
+}
+
+/// A figure without its machine, kernel, commit and command is worth nothing.
+#[test]
+fn each_output_says_where_and_how_it_was_taken() {
+    let target = server(|_, stream| answer_gets(stream, |_| {}));
+    let request = ["load", "--target", &format!("http://{target}"), "--requests", "0"];
+    let output = bench(&[&request[..], &["--json"]].concat()).output().unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    for name in ["kernel", "commit"] {
+        assert!(json[name].as_str().is_some_and(|text| !text.is_empty()), "{json}");
+    }
+    assert!(json["machine"]["cores"].as_u64() > Some(0), "{json}");
+    assert!(json["command"].as_str().unwrap().contains("--requests 0 --json"), "{json}");
+    let without_tools = bench(&["check"]).env("PATH", "").output().unwrap();
+    for output in [bench(&request).output().unwrap(), without_tools] {
+        let text = String::from_utf8(output.stdout).unwrap();
+        for name in ["machine", "kernel", "commit", "command"] {
+            assert!(text.lines().any(|line| line.starts_with(name)), "{name}: {text}");
+        }
+        assert!(!text.contains("p50 0.0"), "{text}");
+    }
 }
