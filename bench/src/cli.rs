@@ -63,7 +63,22 @@ pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
 /// Does what the command line says.
 pub fn run() -> ExitCode {
-    let done = match Cli::parse().command {
+    let command = Cli::parse().command;
+    let needs_server = match &command {
+        Command::Compare(args) => args.measures(),
+        Command::Figures(_) | Command::Peers(_) => true,
+        _ => false,
+    };
+    let built = if needs_server { process::build_impasto() } else { Ok(()) };
+    let done = built.and_then(|()| run_command(command));
+    done.unwrap_or_else(|failure| {
+        let _closed = writeln!(io::stderr(), "impasto-bench: {failure}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run_command(command: Command) -> Result<ExitCode, Failure> {
+    match command {
         Command::Load(args) => load::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Check(args) => check::run(&args),
@@ -76,11 +91,7 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => part::serve(&args),
         Command::Discard(args) => part::discard(&args),
         Command::Baseline(args) => baselines::run(&args),
-    };
-    done.unwrap_or_else(|failure| {
-        let _closed = writeln!(io::stderr(), "impasto-bench: {failure}");
-        ExitCode::FAILURE
-    })
+    }
 }
 
 /// Writes a line of a result to stdout.

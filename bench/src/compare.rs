@@ -70,6 +70,13 @@ pub(crate) struct Args {
     list: bool,
 }
 
+impl Args {
+    /// Returns true if servers are needed.
+    pub(crate) fn measures(&self) -> bool {
+        !self.list
+    }
+}
+
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     if args.list {
         list();

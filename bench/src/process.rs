@@ -260,6 +260,32 @@ pub(crate) fn impasto() -> Result<PathBuf, Failure> {
     Err(format!("there is no {}: build it first: cargo build{flag}", path.display()).into())
 }
 
+/// Has Cargo build the server if it has started this program: `cargo run` builds no other than this
+/// one, and a server of yesterday would be measured as today's. What it says goes to the terminal.
+///
+/// # Errors
+/// If it cannot be built.
+pub(crate) fn build_impasto() -> Result<(), Failure> {
+    let Some(cargo) = env::var_os("CARGO") else { return Ok(()) };
+    let own = env::current_exe()?;
+    // Only where Cargo puts programs: a copy elsewhere has its server beside it.
+    if !own.with_file_name(".cargo-lock").exists() {
+        return Ok(());
+    }
+    let mut command = Command::new(cargo);
+    command.args(["build", "--quiet", "--package", "impasto", "--manifest-path"]);
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));
+    if !cfg!(debug_assertions) {
+        command.arg("--release");
+    }
+    let status = command.stdin(Stdio::null()).status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("the server cannot be built: {status}").into()),
+        Err(error) => Err(format!("the server cannot be built: {error}").into()),
+    }
+}
+
 /// Returns true if `impasto serve` takes the option `name`.
 pub(crate) fn impasto_takes(name: &str) -> Result<bool, Failure> {
     let output = Command::new(impasto()?).args(["serve", "--help"]).output()?;

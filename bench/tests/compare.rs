@@ -40,7 +40,17 @@ impl Scene {
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(self.bin.path().join("impasto-bench"));
         command.arg("compare").args(args);
-        command.args(["--quick", "--window", "0.05", "--warm-up", "0", "--wait", "10000"]);
+        command.args([
+            "--quick",
+            "--only",
+            "post",
+            "--window",
+            "0.2",
+            "--warm-up",
+            "0",
+            "--wait",
+            "10000",
+        ]);
         command.args(["--server-core", "0", "--client-core", "0", "--region", "32MiB"]);
         command.arg("--disk-dir").arg(self.disk.path());
         command.arg("--memory-dir").arg(self.memory.path());
@@ -147,26 +157,26 @@ fn servers_are_compared_and_drawn_and_nothing_is_left_behind() {
 #[test]
 fn what_was_interrupted_goes_on() {
     let scene = Scene::new();
-    let args = ["--servers", "none", "--rounds", "6"];
+    let args = ["--servers", "none", "--rounds", "4"];
     let mut child = scene.command(&args).spawn().unwrap();
     scene.wait_for_rounds(1, &mut child);
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     let said = scene.said(child.wait_with_output().unwrap());
     said.assert(1, &["stopped by a signal"]);
     let kept = scene.kept();
-    assert!((1..6).contains(&kept), "{kept}");
+    assert!((1..4).contains(&kept), "{kept}");
 
-    scene.run(&["--servers", "none", "--rounds", "5", "--resume"]).assert(1, &["is of another"]);
+    scene.run(&["--servers", "none", "--rounds", "3", "--resume"]).assert(1, &["is of another"]);
     scene.run(&[&args[..], &["--resume"]].concat()).assert(0, &[]);
-    assert_eq!(scene.kept(), 6);
-    assert!(cells(&scene.json()).iter().all(|cell| cell["rounds"] == 6), "{}", scene.json());
+    assert_eq!(scene.kept(), 4);
+    assert!(cells(&scene.json()).iter().all(|cell| cell["rounds"] == 4), "{}", scene.json());
 }
 
 /// One server that dies would end the measuring of all others, or be left out without a word.
 #[test]
 fn a_server_that_dies_is_told_and_the_others_go_on() {
     let scene = Scene::new();
-    let mut child = scene.command(&["--servers", "none", "--rounds", "8"]).spawn().unwrap();
+    let mut child = scene.command(&["--servers", "none", "--rounds", "5"]).spawn().unwrap();
     scene.wait_for_rounds(1, &mut child);
     for server in scene.servers("baseline none") {
         let pid = server.file_name().unwrap().to_str().unwrap().parse().unwrap();
@@ -178,7 +188,7 @@ fn a_server_that_dies_is_told_and_the_others_go_on() {
         let (rounds, failed) = (&cell["rounds"], &cell["windows"]["failed"]);
         match cell["server"].as_str().unwrap() {
             "none" => assert!(failed.as_u64().unwrap() > 0, "{cell}"),
-            _ => assert!(rounds == 8 && failed == 0, "{cell}"),
+            _ => assert!(rounds == 5 && failed == 0, "{cell}"),
         }
     }
 }
