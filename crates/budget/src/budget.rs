@@ -147,17 +147,45 @@ impl Budget {
     }
 }
 
-/// Returns the bytes that the memory bus moves in a second, as far as was seen: what is copied is
-/// read and written.
+/// Returns the bytes that the memory bus moves in a second, as far as was seen, by one thread or by
+/// all: what is copied is read and written.
 fn bus(probes: &[Probes]) -> Option<f64> {
     let rows = probes.iter().flat_map(|probes| &probes.rows);
     let moved = rows.filter_map(|row| {
         let crossings = match row.key.as_str() {
-            "read-all" => 1.0,
-            "copy-all" | "copy-large-all" => 2.0,
+            "read" | "read-all" => 1.0,
+            "copy" | "copy-large" | "copy-all" | "copy-large-all" => 2.0,
             _ => return None,
         };
         Some(crossings * row.figure?.median * 1e9)
     });
     moved.max_by(f64::total_cmp)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Figure, probes::Unit};
+
+    /// What one thread has moved, the bus can move, also where all of them were in each other's
+    /// way.
+    #[test]
+    fn the_bus_moves_the_most_that_was_seen() {
+        let row = |(key, median): (&str, Option<f64>)| Row {
+            key: key.to_owned(),
+            what: String::new(),
+            unit: Unit::Gigabytes,
+            figure: median.map(|median| Figure { median, low: 0.0, high: 0.0, min: 0.0 }),
+            missing: None,
+            article: None,
+        };
+        let bus = |rows: &[(&str, Option<f64>)]| {
+            let rows = rows.iter().copied().map(row).collect();
+            bus(&[Probes { name: "", rows }])
+        };
+        assert_eq!(bus(&[("read", Some(14.0)), ("copy", Some(9.0))]), Some(18e9));
+        assert_eq!(bus(&[("copy-all", Some(7.0)), ("copy", Some(9.0))]), Some(18e9));
+        assert_eq!(bus(&[("read-all", Some(30.0)), ("copy-large-all", None)]), Some(30e9));
+        assert_eq!(bus(&[("file-read-buffered", Some(40.0)), ("read", None)]), None);
+    }
 }

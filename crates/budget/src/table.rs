@@ -87,9 +87,9 @@ pub const ASSUMPTIONS: [&str; 7] = [
     "Cores count as if workers did not wait for each other; but appends to one region take turns \
      (D3), so more than one core means more than one region.",
     "A byte of a kept frame crosses the memory bus three times: DMA write, read for the checksum, \
-     write-back. One that is copied four times, with its record's head.",
-    "The bus moves as much as all threads read, or twice what they copy, whichever is more. The \
-     memory is DRAM: persistent memory writes more slowly.",
+     write-back; its record is left out. One that is copied four times, with its record's head.",
+    "The bus moves as much as was seen, by one thread or by all: what they read, or twice what \
+     they copy. The memory is DRAM: persistent memory writes more slowly.",
 ];
 
 #[cfg(test)]

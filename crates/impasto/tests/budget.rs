@@ -78,6 +78,8 @@ fn a_table_comes_out_and_a_debug_build_says_what_it_is_worth() {
     for part in ["cache miss", "32 ns", "our path", "100 Gb/s", "1 Tb/s", "assumptions"] {
         assert!(out.contains(part), "{part}: {out}");
     }
+    let widest = out.lines().map(str::len).max();
+    assert!(widest.is_some_and(|columns| columns <= 120), "{widest:?}: {out}");
     assert!(out.contains("No such file"), "what cannot be measured says why: {out}");
     assert_eq!(err.contains("worthless"), cfg!(debug_assertions), "{err}");
 }

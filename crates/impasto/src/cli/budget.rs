@@ -102,11 +102,27 @@ fn write(text: &mut String, budget: &Budget, style: Style) -> fmt::Result {
     write_paths(text, budget, style)?;
     write_lines(text, budget, style)?;
     writeln!(text, "\n{}", style.title("assumptions"))?;
-    for assumption in budget.assumptions {
-        writeln!(text, "  {assumption}")?;
-    }
-    Ok(())
+    budget.assumptions.into_iter().try_for_each(|assumption| write_wrapped(text, assumption))
 }
+
+/// Writes a paragraph in lines of at most [`COLUMNS`].
+fn write_wrapped(text: &mut String, paragraph: &str) -> fmt::Result {
+    let mut column = 0;
+    for word in paragraph.split(' ') {
+        if column == 0 || column + 1 + word.len() > COLUMNS {
+            let (end, indent) = if column == 0 { ("", "  ") } else { ("\n", "    ") };
+            write!(text, "{end}{indent}{word}")?;
+            column = indent.len() + word.len();
+        } else {
+            write!(text, " {word}")?;
+            column += 1 + word.len();
+        }
+    }
+    writeln!(text)
+}
+
+/// The widest line of the tables.
+const COLUMNS: usize = 100;
 
 fn write_machine(text: &mut String, budget: &Budget, style: Style) -> fmt::Result {
     let machine = &budget.machine;
