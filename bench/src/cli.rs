@@ -1,4 +1,4 @@
-//! `impasto-bench load`, `impasto-bench figures`, and the processes that these start.
+//! The commands of `impasto-bench`, and the processes that these start.
 
 use std::{
     error::Error,
@@ -33,11 +33,11 @@ enum Command {
     Figures(figures::Args),
     /// Measure Impasto beside other servers that are installed here
     Peers(peers::Args),
+    /// Measure parts by themselves: the packet's path, the pool, flushes, copies, checksums
+    Micro(micro::Args),
     /// Start a program, and end it with all that it has forked (what starts every server)
     #[command(hide = true)]
     Keep(process::KeepArgs),
-    /// Measure parts by themselves: the packet's path, the pool, flushes, copies, checksums
-    Micro(micro::Args),
     /// Become a program that ends with its parent (what `keep` starts)
     #[command(hide = true)]
     Launch(process::LaunchArgs),

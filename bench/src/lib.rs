@@ -1,4 +1,5 @@
-//! A load generator for servers of several protocols, and the figures that Impasto has to reach.
+//! A load generator for servers of several protocols, what Impasto is measured beside, and the
+//! figures that it has to reach.
 //!
 //! | module | what it is |
 //! |---|---|
@@ -8,7 +9,7 @@
 //! | [`usage`] | CPU time and run-queue wait of threads |
 //! | [`plot`] | charts, as SVG and PNG |
 //! | [`statistics`] | medians, quartiles, a seeded order |
-//! | [`cli`] | the commands `load` and `figures` |
+//! | [`cli`] | the commands: `load`, `compare`, `peers`, `breakdown`, `figures`, `micro`, `check` |
 
 #![forbid(unsafe_code)]
 

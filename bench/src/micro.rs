@@ -66,6 +66,8 @@ struct Told {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let machine = Machine::look(args.core)?;
+    // Before this thread has but one core.
+    let taken = machine::Machine::look(0);
     let _pinned = Pinned::to(machine.core)?;
     let effort = if args.quick { Effort::QUICK } else { Effort::FULL };
     let chosen = |section: &Section| args.only.is_empty() || args.only.contains(section);
@@ -74,7 +76,6 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let style = ProgressStyle::with_template("{bar:30} {pos} of {len}, {msg}");
     bar.set_style(style.expect("the template is well-formed"));
     bar.enable_steady_tick(Duration::from_millis(200));
-    let taken = machine::Machine::look(0);
     let mut report = taken.to_json();
     report["machine"] = serde_json::to_value(&machine)?;
     report["seed"].take();
