@@ -114,8 +114,8 @@ impl LoopPort {
     }
 
     /// Makes slots of the next `len` bytes that were [deposited](Self::deposit): as much of a
-    /// receive as is left when the bytes are in memory. Beside what the peer pushes, for
-    /// measurements.
+    /// receive as is left when the bytes are in memory. For measurements; what the peer pushes has
+    /// to wait until all has arrived that was deposited.
     ///
     /// # Panics
     /// If fewer bytes are deposited, or the ring has no room.
@@ -206,6 +206,7 @@ impl LoopPort {
     fn land(&mut self, frames: &mut Frames, bytes: &[u8]) -> Option<Extent> {
         let loan = self.loans.front_mut()?;
         let rest = (BUF_BYTES - frames.landed_bytes(loan)) as usize;
+        assert_eq!(loan.rest().len(), rest, "what was deposited arrives first");
         Some(frames.land(loan, &bytes[..bytes.len().min(rest)]))
     }
 
@@ -502,6 +503,22 @@ mod tests {
         assert_eq!(Port::<()>::drained(&mut port), Some(geometry.bufs_end()));
         let room = port.deposit(&vec![0; BUF_BYTES as usize]);
         assert_eq!(room, BUF_BYTES as usize - 5);
+    }
+
+    /// What lands is the next that is in the buffer: a flow would have what was deposited for
+    /// another one.
+    #[test]
+    #[should_panic(expected = "what was deposited arrives first")]
+    fn nothing_that_is_pushed_lands_before_what_was_deposited() {
+        let geometry = Geometry::new(16 << 20).unwrap();
+        let mut frames = Frames::anonymous(geometry, 1).unwrap();
+        let mut port = LoopPort::new(8);
+        port.provide(&mut (), &mut frames, geometry.bufs_end());
+        let peer = port.peer();
+        let flow = peer.open().unwrap();
+        port.deposit(b"deposited");
+        peer.push(flow, b"pushed");
+        port.receive(&mut (), &mut frames);
     }
 
     /// Without the switch, a simulated crash would show replies that were sent after it.
