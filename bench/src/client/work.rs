@@ -232,6 +232,28 @@ mod tests {
         assert!(places.into_iter().eq(0..1000));
     }
 
+    /// Pearson's test against 1 / rank^s over all keys: an approximation of the distribution, or
+    /// ranks that share a place, would be another load than the one that YCSB's users know.
+    #[test]
+    fn frequencies_are_those_of_theory() {
+        const SAMPLES: u32 = 100_000;
+        let orders = [0.0, 0.5, 0.99, 1.0, 1.2].map(|exponent| (Order::Zipf(exponent), exponent));
+        for (order, exponent) in orders.into_iter().chain([(Order::Uniform, 0.0)]) {
+            let found = counts(order);
+            let weight = |rank: u32| f64::from(rank + 1).powf(-exponent);
+            let all: f64 = (0..1000).map(weight).sum();
+            let chi_squared: f64 = (0..1000)
+                .map(|rank| {
+                    let wanted = f64::from(SAMPLES) * weight(rank) / all;
+                    let place = usize::try_from(spread(rank.into(), 1000)).unwrap();
+                    (f64::from(found[place]) - wanted).powi(2) / wanted
+                })
+                .sum();
+            // 999 degrees of freedom: mean 999, standard deviation 45.
+            assert!((775.0..1225.0).contains(&chi_squared), "{order:?}: {chi_squared}");
+        }
+    }
+
     #[test]
     fn a_mix_has_its_share_of_reads_and_comes_again_with_its_seed() {
         let asks = |work: &Work| {
