@@ -9,7 +9,7 @@ fn breakdown(dir: &Path, more: &[&str]) -> (bool, String) {
     let dir = dir.to_str().expect("a path of ours is text");
     let json = format!("{dir}/breakdown.json");
     let output = Command::new(env!("CARGO_BIN_EXE_impasto-bench"))
-        .args(["breakdown", "--rounds", "1", "--window", "0.02", "--warm-up", "0"])
+        .args(["breakdown", "--rounds", "1", "--window", "0.2", "--warm-up", "0"])
         .args(["--region", "16MiB", "--wait", "1000000", "--disk-dir", dir])
         .args(["--server-core", "0", "--client-core", "0", "--json", &json, "--plot", dir])
         .args(more)
