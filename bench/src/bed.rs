@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::{
     cli::{self, Failure},
     client::{Limit, Plan, Trim, Work},
-    process::{Server, Setup, impasto},
+    process::{Server, Setup, impasto, remove_at_the_end},
     protocol::Request,
 };
 
@@ -157,7 +157,10 @@ pub(crate) fn beside() -> Result<PathBuf, Failure> {
 
 fn temporary(within: &Path) -> Result<TempDir, Failure> {
     let named = tempfile::Builder::new().prefix("impasto-bench-").tempdir_in(within);
-    named.map_err(|error| format!("cannot use {}: {error}", within.display()).into())
+    let made = named.map_err(|error| format!("cannot use {}: {error}", within.display()))?;
+    // It stays if nobody can be asked to: only after SIGKILL.
+    let _alone = remove_at_the_end(made.path());
+    Ok(made)
 }
 
 fn is_in_memory(dir: &Path) -> Result<bool, Failure> {

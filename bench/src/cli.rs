@@ -38,6 +38,9 @@ enum Command {
     /// Start a program, and end it with all that it has forked (what starts every server)
     #[command(hide = true)]
     Keep(process::KeepArgs),
+    /// Remove directories when what has made them has ended (what cleans up after SIGKILL)
+    #[command(hide = true)]
+    Sweep(process::SweepArgs),
     /// Become a program that ends with its parent (what `keep` starts)
     #[command(hide = true)]
     Launch(process::LaunchArgs),
@@ -86,6 +89,7 @@ fn run_command(command: Command) -> Result<ExitCode, Failure> {
         Command::Figures(args) => figures::run(&args),
         Command::Peers(args) => peers::run(&args),
         Command::Keep(args) => process::keep(&args),
+        Command::Sweep(args) => process::sweep(&args),
         Command::Micro(args) => micro::run(&args),
         Command::Launch(args) => process::launch(&args),
         Command::Serve(args) => part::serve(&args),

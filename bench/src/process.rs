@@ -11,6 +11,7 @@
 
 mod keep;
 mod log;
+mod sweep;
 mod tree;
 
 use std::{
@@ -28,6 +29,7 @@ use std::{
 use rustix::process::{Signal, getpid, set_child_subreaper, set_parent_process_death_signal};
 
 pub(crate) use keep::{KeepArgs, keep};
+pub(crate) use sweep::{SweepArgs, remove_at_the_end, sweep};
 
 use crate::{cli::Failure, client, stages};
 use log::Log;

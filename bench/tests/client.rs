@@ -314,6 +314,28 @@ fn figures_say_what_is_missing() {
     assert!(text.contains("build it first: cargo build"), "{text}");
 }
 
+/// What no server was started in is nobody's: a file for the raw disk, a region that is read.
+#[test]
+fn directories_go_with_the_program_that_made_them() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let dirs = ["one", "two two", "three"].map(|name| dir.path().join(name));
+    for dir in &dirs {
+        std::fs::create_dir(dir).unwrap();
+        std::fs::write(dir.join("raw"), "raw").unwrap();
+    }
+    let mut sweeper = Command::new(env!("CARGO_BIN_EXE_impasto-bench"))
+        .args(["sweep", "--parent", "1"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = sweeper.stdin.take().unwrap();
+    writeln!(stdin, "{}\n{}", dirs[0].display(), dirs[1].display()).unwrap();
+    assert!(dirs.iter().all(|dir| dir.exists()));
+    drop(stdin);
+    assert!(sweeper.wait().unwrap().success());
+    assert_eq!(dirs.map(|dir| dir.exists()), [false, false, true]);
+}
+
 /// A harness that only runs on quiet machines, by hand, breaks unseen; one that leaves servers or
 /// regions behind disturbs what is measured next.
 #[test]
