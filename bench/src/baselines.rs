@@ -78,7 +78,12 @@ pub(crate) const ALL: &[Baseline] = &[
     baseline("v1b", "copy; one flush and fence per batch", Medium::Memory, v1b::serve::<false>),
     baseline("read-into", "recv into the region, no copy", Medium::Memory, read_into::serve),
     baseline("zerocopy", "v1b, replies by MSG_ZEROCOPY", Medium::Memory, zerocopy::serve),
-    baseline("fdatasync", "write, fdatasync per request", Medium::Disk, fdatasync::serve),
+    baseline(
+        "fdatasync",
+        "append to a file, fdatasync per request",
+        Medium::Disk,
+        fdatasync::serve,
+    ),
     baseline("group", "one O_DIRECT | O_DSYNC write per batch", Medium::Disk, group::serve),
     baseline("msync", "copy to a mapped file, msync per batch", Medium::Disk, msync::serve),
     baseline("splice", "socket to file, fdatasync per batch", Medium::Disk, splice::serve),

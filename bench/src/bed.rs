@@ -80,6 +80,11 @@ impl Bed {
         Ok(made)
     }
 
+    /// Returns where regions on disk and in memory are made, as they were asked for.
+    pub(crate) fn places(&self) -> [Option<&Path>; 2] {
+        [self.disk_dir.as_deref(), Some(&self.memory_dir)]
+    }
+
     /// Starts `impasto serve`, and stops it until it is measured.
     pub(crate) fn impasto(
         &self,

@@ -94,8 +94,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let machine = Machine::look(seed);
     tell(&machine.to_string());
     let method = method(args, &workloads);
-    let mut identity = json!({ "commit": machine.to_json()["commit"], "method": method });
-    identity["machine"] = machine.to_json()["machine"].clone();
+    let of_machine = machine.to_json();
+    let mut identity = json!({ "method": method });
+    for name in ["machine", "kernel", "commit", "programs"] {
+        identity[name] = of_machine[name].clone();
+    }
     let path = out.join("journal.jsonl");
     let mut journal = if args.resume {
         Journal::resume(&path, &identity)?
@@ -126,7 +129,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     pictures::draw(&out, &machine, &groups)?;
     tell(&format!("all numbers: {}; pictures beside it", path.display()));
     let agrees = before.map_or(Ok(true), |before| agree::tell_agreement(&before, &json))?;
-    let is_good = agrees && failed == 0 && groups.iter().all(Group::is_whole);
+    let is_good = agrees && failed == 0 && groups.iter().all(|group| group.is_whole(args.rounds));
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -221,6 +224,7 @@ fn method(args: &Args, workloads: &[Workload]) -> Value {
         "warm_up_seconds": args.bed.warm_up.as_secs_f64(),
         "wait_max_percent": args.wait,
         "region_bytes": args.bed.region,
+        "places": args.bed.places(),
         "server_core": args.bed.server_core,
         "client_core": args.bed.client_core,
         "workloads": workloads.collect::<Vec<_>>(),
@@ -273,8 +277,7 @@ fn measure(
     for failure in servers.iter().filter_map(|server| server.as_ref().err()) {
         tell(&format!("failed   {failure}"));
     }
-    let raw_dir = args.bed.disk()?;
-    let file = RawFile::create(&raw_dir.path().join("raw"), RAW_BYTES)?;
+    let raw = if floor.is_empty() { None } else { Some(raw_file(args)?) };
     let wait_max = args.wait / 100.0;
     let mut cells = Vec::new();
     for point in &workload.points {
@@ -290,14 +293,23 @@ fn measure(
             cells.push(Cell { name: format!("{contender}, {point}"), visit, wait_max });
         }
     }
-    for (name, by) in floor.iter().zip([Sync::Direct, Sync::Fdatasync]) {
+    let overwrites = raw
+        .iter()
+        .flat_map(|(file, _)| [(FLOOR[0], file, Sync::Direct), (FLOOR[1], file, Sync::Fdatasync)]);
+    for (name, file, by) in overwrites {
         let (core, time) = (args.bed.server_core, args.bed.window);
-        let visit = Visit::Overwrite { file: &file, by, core, time };
-        cells.push(Cell { name: (*name).to_owned(), visit, wait_max });
+        let visit = Visit::Overwrite { file, by, core, time };
+        cells.push(Cell { name: name.to_owned(), visit, wait_max });
     }
     let mut keep = |round: &_| journal.keep(workload.name, round);
     let rounds = measurer.go_on(workload.name, &cells, Rounds::of_before(kept), &mut keep)?;
     Ok(Group::of(workload, floor, &rounds))
+}
+
+/// Makes a file on the disk that is measured; it goes with its directory.
+fn raw_file(args: &Args) -> Result<(RawFile, TempDir), Failure> {
+    let dir = args.bed.disk()?;
+    Ok((RawFile::create(&dir.path().join("raw"), RAW_BYTES)?, dir))
 }
 
 /// Starts a contender, has it store what is read, and stops it until it is measured.

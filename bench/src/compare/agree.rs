@@ -15,8 +15,8 @@ struct Ratio {
     median: f64,
 }
 
-/// Tells how far the ratios of two runs are from each other. Returns true if none is further than
-/// 5 % from its twin.
+/// Tells how far the ratios of two runs are from each other. Returns true if each has a twin, no
+/// further than 5 % from it.
 pub(super) fn tell_agreement(before: &Value, now: &Value) -> Result<bool, Failure> {
     let (before, now) = (ratios(before), ratios(now));
     let pairs: Vec<(&Ratio, &Ratio)> = now
@@ -35,10 +35,14 @@ pub(super) fn tell_agreement(before: &Value, now: &Value) -> Result<bool, Failur
         tell(&format!("  {name:<62}{before:>8.3}{now:>8.3}{:>6.1} %{mark}", 100.0 * apart));
         worst = worst.max(apart.abs());
     }
+    let alone = before.len() + now.len() - 2 * pairs.len();
     let over = pairs.iter().filter(|(a, b)| (b.median / a.median - 1.0).abs() > DIFFERENCE_MAX);
     let (over, all) = (over.count(), pairs.len());
     tell(&format!("  {over} of {all} are over 5 % apart; the worst is {:.1} %", 100.0 * worst));
-    Ok(over == 0)
+    if alone > 0 {
+        tell(&format!("  {alone} ratios are in one of the runs only"));
+    }
+    Ok(over == 0 && alone == 0)
 }
 
 /// Returns the ratios of a run that mean something: of CPU, and of requests/s that the client had
@@ -80,6 +84,7 @@ mod tests {
         assert!(!tell_agreement(&run(1.0, 1.0, true), &run(1.06, 1.0, true)).unwrap());
         assert!(!tell_agreement(&run(1.0, 1.0, true), &run(1.0, 0.94, true)).unwrap());
         assert!(tell_agreement(&run(1.0, 1.0, false), &run(1.0, 0.5, false)).unwrap());
+        assert!(!tell_agreement(&run(1.0, 1.0, true), &run(1.0, 1.0, false)).unwrap());
         assert!(tell_agreement(&run(1.0, 1.0, true), &json!({})).is_err());
     }
 }

@@ -4,7 +4,7 @@
 //! was cut is not there.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{BufRead, BufReader, Seek, Write},
     path::{Path, PathBuf},
 };
@@ -29,9 +29,12 @@ struct Entry {
 }
 
 impl Journal {
-    /// Starts a journal of what `identity` says.
+    /// Starts a journal of what `identity` says. One that is there is kept beside it, as `.before`.
     pub(super) fn create(path: &Path, identity: &Value) -> Result<Self, Failure> {
         let failed = |error| format!("cannot write {}: {error}", path.display());
+        if path.exists() {
+            fs::rename(path, path.with_extension("before")).map_err(failed)?;
+        }
         let mut file = File::create(path).map_err(failed)?;
         writeln!(file, "{identity}").map_err(failed)?;
         Ok(Self { path: path.to_owned(), file, entries: Vec::new() })
@@ -137,7 +140,7 @@ mod tests {
         let message = |path: &Path| Journal::resume(path, &json!({})).unwrap_err().to_string();
         assert!(message(&path).contains("cannot resume from"), "{}", message(&path));
         for text in ["", "no\n", "{\"commit\":"] {
-            std::fs::write(&path, text).unwrap();
+            fs::write(&path, text).unwrap();
             assert!(message(&path).contains("no journal"), "{text:?}");
         }
     }

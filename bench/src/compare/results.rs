@@ -90,9 +90,9 @@ impl Group {
         Self { name, about, cells, floor: floor.collect() }
     }
 
-    /// Returns true if there is no cell without a window.
-    pub(super) fn is_whole(&self) -> bool {
-        self.cells.iter().all(|cell| cell.rounds > 0)
+    /// Returns true if each cell was measured in half of the rounds at least.
+    pub(super) fn is_whole(&self, rounds: usize) -> bool {
+        self.cells.iter().all(|cell| 2 * cell.rounds >= rounds)
     }
 
     /// Returns how many windows were dropped, and how many failed.
@@ -270,7 +270,10 @@ impl fmt::Display for Measured {
             write!(f, "{rate:>27}")?;
         }
         writeln!(f)?;
-        let Tally { failed, given_up, errors, .. } = &self.tally;
+        let Tally { waited, failed, given_up, errors, .. } = &self.tally;
+        if *waited > 0 {
+            writeln!(f, "    {waited} windows dropped because of waiting")?;
+        }
         if failed + given_up > 0 {
             let lost = failed + given_up;
             writeln!(f, "    {lost} windows failed: {errors}")?;

@@ -67,7 +67,7 @@ const IMPASTO: [Variant; 7] = [
     },
     Variant {
         name: "impasto-off",
-        about: "Impasto by io_uring, flush and fence left out: nothing is durable",
+        about: "from its parts, flush and fence left out: nothing is durable",
         medium: Medium::Memory,
         start: Start::Parts(&["--medium", "shm", "--io", "uring", "--without-flush"]),
     },
