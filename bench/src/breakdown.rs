@@ -198,7 +198,7 @@ fn cell<'s>(args: &Args, variant: &Variant, server: &'s Server) -> Cell<'s> {
     };
     let wait_max = args.wait / 100.0 * if variant.medium == Medium::Disk { 5.0 } else { 1.0 };
     let visit = Visit::Stages { server, plan, after: after.into() };
-    Cell { name: variant.name.clone(), visit, wait_max }
+    Cell { name: variant.name.clone(), visit, wait_max, block: 0 }
 }
 
 fn rows(variants: Vec<Variant>, started: &[Started], rounds: &Rounds) -> Vec<Row> {

@@ -280,7 +280,7 @@ fn measure(
     let raw = if floor.is_empty() { None } else { Some(raw_file(args)?) };
     let wait_max = args.wait / 100.0;
     let mut cells = Vec::new();
-    for point in &workload.points {
+    for (block, point) in workload.points.iter().enumerate() {
         for (server, contender) in servers.iter().zip(&workload.contenders) {
             // Two workers are on the client's core, too: they have to wait, and CPU time knows.
             let wait_max = if contender.workers > 1 { f64::INFINITY } else { wait_max };
@@ -290,7 +290,7 @@ fn measure(
                 }
                 Err(failure) => Visit::Nothing(failure.to_string()),
             };
-            cells.push(Cell { name: format!("{contender}, {point}"), visit, wait_max });
+            cells.push(Cell { name: format!("{contender}, {point}"), visit, wait_max, block });
         }
     }
     let overwrites = raw
@@ -299,7 +299,8 @@ fn measure(
     for (name, file, by) in overwrites {
         let (core, time) = (args.bed.server_core, args.bed.window);
         let visit = Visit::Overwrite { file, by, core, time };
-        cells.push(Cell { name: name.to_owned(), visit, wait_max });
+        let block = workload.points.len();
+        cells.push(Cell { name: name.to_owned(), visit, wait_max, block });
     }
     let mut keep = |round: &_| journal.keep(workload.name, round);
     let rounds = measurer.go_on(workload.name, &cells, Rounds::of_before(kept), &mut keep)?;

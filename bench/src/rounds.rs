@@ -41,6 +41,9 @@ pub(crate) struct Cell<'a> {
     pub(crate) visit: Visit<'a>,
     /// The most of a window that client or server may have waited for a CPU.
     pub(crate) wait_max: f64,
+    /// Cells of the same block are visited one behind the other: the machine's speed drifts within
+    /// a round, too, and what is compared should be near.
+    pub(crate) block: usize,
 }
 
 /// How it is measured.
@@ -204,7 +207,7 @@ impl Measurer {
         for warm in (0..warm_rounds + missing).map(|round| round < warm_rounds) {
             let mut samples = vec![None; cells.len()];
             let mut tallies = mem::replace(&mut early, vec![Tally::default(); cells.len()]);
-            for cell in self.random.order(cells.len()) {
+            for cell in self.order(cells) {
                 let mut tally = Tally::default();
                 if failures[cell] >= FAILURES_MAX {
                     tally.given_up += 1;
@@ -227,6 +230,16 @@ impl Measurer {
         }
         bar.finish_and_clear();
         Ok(rounds)
+    }
+
+    /// Returns the blocks in a random order, and in each its cells.
+    fn order(&mut self, cells: &[Cell<'_>]) -> Vec<usize> {
+        let blocks = cells.iter().map(|cell| cell.block + 1).max().unwrap_or(0);
+        let blocks = self.random.order(blocks);
+        let mut order = self.random.order(cells.len());
+        // Stable: what is in a block stays in its random order.
+        order.sort_by_key(|cell| blocks[cells[*cell].block]);
+        order
     }
 
     /// Measures a cell, again if it had to wait.
@@ -463,6 +476,29 @@ mod tests {
         assert_eq!(rounds.of(1, |sample| sample.requests_rate).unwrap().count, 2);
     }
 
+    /// What is compared and far apart in time is compared at two speeds of the machine.
+    #[test]
+    fn cells_of_a_block_are_visited_one_behind_the_other() {
+        let cell = |block| Cell {
+            name: String::new(),
+            visit: Visit::Nothing(String::new()),
+            wait_max: 0.0,
+            block,
+        };
+        let cells = [0, 1, 0, 2, 1, 0].map(cell);
+        let mut measurer = Measurer::new(7, 1).unwrap();
+        let orders: Vec<Vec<usize>> = (0..200).map(|_| measurer.order(&cells)).collect();
+        for order in &orders {
+            let mut blocks: Vec<usize> = order.iter().map(|cell| cells[*cell].block).collect();
+            blocks.dedup();
+            assert_eq!(blocks.len(), 3, "{order:?}");
+        }
+        // And each comes first at some time.
+        for cell in 0..cells.len() {
+            assert!(orders.iter().any(|order| order[0] == cell), "{cell}");
+        }
+    }
+
     /// What was measured before an interruption would come back as something else.
     #[test]
     fn a_round_comes_back_from_its_journal() {
@@ -492,6 +528,7 @@ mod tests {
                 time: Duration::from_millis(1),
             },
             wait_max: f64::INFINITY,
+            block: 0,
         };
         // There is no such core, so nothing can be done on it.
         let rounds = Measurer::new(7, 4).unwrap().measure("raw", &[cell(0), cell(9999)]).unwrap();
@@ -514,6 +551,7 @@ mod tests {
             name: "raw".into(),
             visit,
             wait_max: f64::INFINITY,
+            block: 0,
         });
         let rounds = Measurer::new(7, 2).unwrap().measure("raw", &cells).unwrap();
         assert!(rounds.of(0, |sample| sample.p50_us).unwrap().median > 0.0);

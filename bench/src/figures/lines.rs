@@ -80,6 +80,7 @@ impl Bench<'_> {
                     time: args.bed.window,
                 },
                 wait_max: args.wait / 100.0,
+                block: 0,
             },
         ];
         let rounds = measurer.measure("disk", &cells)?;
@@ -126,6 +127,7 @@ impl Bench<'_> {
                 name: "raw sequential write".into(),
                 visit: Visit::Sequential { file: &file, core: args.bed.server_core },
                 wait_max: f64::INFINITY,
+                block: 0,
             },
         ];
         let rounds = measurer.measure("bodies", &cells)?;
@@ -240,7 +242,8 @@ impl Bench<'_> {
 
     fn cell<'s>(&self, name: &str, server: &'s Server, plan: Plan) -> Cell<'s> {
         let wait_max = self.args.wait / 100.0;
-        Cell { name: name.to_owned(), visit: Visit::Load { server, plan: plan.into() }, wait_max }
+        let visit = Visit::Load { server, plan: plan.into() };
+        Cell { name: name.to_owned(), visit, wait_max, block: 0 }
     }
 
     /// Returns the trim of a log when an eighth of its region was appended.

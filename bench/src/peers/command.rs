@@ -47,8 +47,9 @@ pub(crate) struct Args {
     /// Two minutes: fewer rounds, shorter windows, 1 and 32 connections
     #[arg(long, conflicts_with_all = ["rounds", "connections", "window", "warm_up"])]
     quick: bool,
-    /// Most of a window, in percent, that server or client may wait for a CPU
-    #[arg(long, default_value_t = 5.0)]
+    /// Most of a window, in percent, that server or client may wait for a CPU; the disk's kernel
+    /// threads run on the server's
+    #[arg(long, default_value_t = 25.0)]
     wait: f64,
     /// Measure nothing: start each, ask for its settings, send 200 requests, and stop it
     #[arg(long)]
@@ -258,21 +259,21 @@ impl<'a> Run<'a> {
     ) -> (Vec<Cell<'s>>, Option<usize>) {
         let wait_max = self.args.wait / 100.0;
         let mut cells = Vec::new();
-        for (connections, pipeline) in self.loads() {
+        for (block, (connections, pipeline)) in self.loads().enumerate() {
             let plan = self.plan_of_impasto(impasto, connections, pipeline).into();
             let visit = Visit::Load { server: impasto, plan };
-            cells.push(Cell { name: ours.to_owned(), visit, wait_max });
+            cells.push(Cell { name: ours.to_owned(), visit, wait_max, block });
             cells.extend(running.iter().map(|peer| {
                 let plan = self.plan_of(peer, connections, pipeline).into();
                 let wait_max = if peer.peer.crowded { f64::INFINITY } else { wait_max };
                 let visit = Visit::Load { server: &peer.server, plan };
-                Cell { name: peer.peer.name.into(), visit, wait_max }
+                Cell { name: peer.peer.name.into(), visit, wait_max, block }
             }));
         }
         let raw_cell = raw.map(|file| {
             let core = self.bed.server_core;
             let visit = Visit::Overwrite { file, by: Sync::Direct, core, time: self.bed.window };
-            cells.push(Cell { name: RAW.into(), visit, wait_max });
+            cells.push(Cell { name: RAW.into(), visit, wait_max, block: 0 });
             cells.len() - 1
         });
         (cells, raw_cell)
