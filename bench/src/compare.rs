@@ -282,8 +282,7 @@ fn measure(
     let mut cells = Vec::new();
     for (block, point) in workload.points.iter().enumerate() {
         for (server, contender) in servers.iter().zip(&workload.contenders) {
-            // Two workers are on the client's core, too: they have to wait, and CPU time knows.
-            let wait_max = if contender.workers > 1 { f64::INFINITY } else { wait_max };
+            let wait_max = if contender.is_crowded() { f64::INFINITY } else { wait_max };
             let visit = match server {
                 Ok((server, _)) => {
                     Visit::Load { server, plan: Box::new(point.plan(&args.bed, server)) }
@@ -321,7 +320,8 @@ fn up(
 ) -> Result<(Server, TempDir), Failure> {
     let up = contender.start(&args.bed)?;
     up.0.resume()?;
-    for point in &workload.points {
+    // Once: all points of a workload read the same record.
+    if let Some(point) = workload.points.first() {
         point.prepare(&up.0).map_err(|failure| format!("{contender}: {failure}"))?;
     }
     up.0.pause()?;

@@ -153,6 +153,14 @@ fn servers_are_compared_and_drawn_and_nothing_is_left_behind() {
     said.assert(0, &["0 of", "the worst is 0.0 %"]);
 }
 
+/// What is read has to be stored once, however many loads read it.
+#[test]
+fn reads_are_compared() {
+    let scene = Scene::new();
+    let said = scene.run(&["--only", "read", "--servers", "none", "--rounds", "1"]);
+    said.assert(0, &["44-byte read, 100 connections"]);
+}
+
 /// An hour's work that is lost with the last minute's is not done twice.
 #[test]
 fn what_was_interrupted_goes_on() {

@@ -132,6 +132,13 @@ impl Contender {
         (others[found] != *self).then_some(found)
     }
 
+    /// Returns true if its own threads wait for each other, or for the client, on one core: that
+    /// says nothing of the machine, so that no window can be left out because of it.
+    pub(super) fn is_crowded(&self) -> bool {
+        // A second worker is on the client's core; by epoll threads do what the disk is asked.
+        self.workers > 1 || matches!(self.variant.name, "impasto-disk-epoll" | "impasto-disk-poll")
+    }
+
     /// Starts it, and stops it until it is measured.
     pub(super) fn start(&self, bed: &Bed) -> Result<(Server, TempDir), Failure> {
         let Variant { name, medium, start, .. } = self.variant;
