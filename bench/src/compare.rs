@@ -33,7 +33,7 @@ use crate::{
 use journal::Journal;
 use results::Group;
 use variants::{Contender, Missing, Variant};
-use workloads::{Extent, NAMES, Workload};
+use workloads::{Ask, Extent, NAMES, Workload};
 
 /// Options of `impasto-bench compare`.
 #[derive(Debug, clap::Args)]
@@ -282,7 +282,9 @@ fn measure(
     let mut cells = Vec::new();
     for (block, point) in workload.points.iter().enumerate() {
         for (server, contender) in servers.iter().zip(&workload.contenders) {
-            let wait_max = if contender.is_crowded() { f64::INFINITY } else { wait_max };
+            // Accepting and closing, io_uring's own threads wait for the server's core.
+            let is_crowded = contender.is_crowded() || point.ask == Ask::Short;
+            let wait_max = if is_crowded { f64::INFINITY } else { wait_max };
             let visit = match server {
                 Ok((server, _)) => {
                     Visit::Load { server, plan: Box::new(point.plan(&args.bed, server)) }
