@@ -112,7 +112,8 @@ impl Ratios {
             }
         };
         let (rate, p50, p99) = (ratio(|f| f.rate), ratio(|f| f.p50_us), ratio(|f| f.p99_us));
-        tell(&format!("ours to {name}, {connections} connections: requests/s {rate}"));
+        let s = if connections == 1 { "" } else { "s" };
+        tell(&format!("ours to {name}, {connections} connection{s}: requests/s {rate}"));
         tell(&format!("  p50 {p50}, p99 {p99}"));
         let median = |numbers: &mut dyn Iterator<Item = f64>| {
             Spread::of(numbers).map_or(f64::NAN, |spread| spread.median)

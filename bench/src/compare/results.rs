@@ -137,7 +137,7 @@ impl Measured {
 
     /// Returns true if requests/s are what the client can do.
     pub(super) fn is_client_bound(&self) -> bool {
-        self.client_busy.is_some_and(|busy| busy.median >= CLIENT_BUSY_MAX)
+        self.client_busy.is_some_and(|busy| busy.median > CLIENT_BUSY_MAX)
     }
 
     fn to_json(&self) -> Value {
@@ -175,7 +175,7 @@ impl Against {
         let rate = rounds.across(cells, |[it, other]| other.requests_rate / it.requests_rate);
         let has_time = |cell| {
             let busy = rounds.of(cell, |sample| sample.client_busy);
-            busy.is_some_and(|busy| busy.median < CLIENT_BUSY_MAX)
+            busy.is_some_and(|busy| busy.median <= CLIENT_BUSY_MAX)
         };
         let ratios = [
             (CPU, ratio(|sample| sample.server_us)),
